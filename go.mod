@@ -1,0 +1,3 @@
+module github.com/halley-comet/halley
+
+go 1.26
