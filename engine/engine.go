@@ -55,6 +55,16 @@ type Engine interface {
 	// the log cannot honour is not an error: see [Page.Gap].
 	Read(ctx context.Context, q Query) (Page, error)
 
+	// Tail appends to buf the messages that follow after without a hole, of all
+	// channels and in log order, as many as fit into its capacity, and returns
+	// it. It serves live delivery: it reads from memory, never blocks, and
+	// holds the newest messages whether or not retention has removed them
+	// meanwhile (an engine states how many). ok is false, and buf unchanged,
+	// if it cannot go on from after: the position is of another epoch, beyond
+	// End, or older than what is held. The caller then reads with Read, which
+	// tells of gaps. Tail returns nothing beyond End.
+	Tail(after Cursor, buf []*Message) (tail []*Message, ok bool)
+
 	// End returns the position of the newest message that readers may see:
 	// one that is as safe as its acknowledgement says. Its sequence is 0 while
 	// nothing was ever stored; retention does not move it. It never goes back
