@@ -1,0 +1,11 @@
+// Package e2e tests the halley command with three real browser engines:
+// Chromium, Firefox and WebKitGTK. script/browsers installs them (Debian), and
+//
+//	HALLEY_E2E=1 go test ./e2e/...
+//
+// runs the tests, headless, also as root. Without HALLEY_E2E they are skipped;
+// with it a browser that is missing is a failure. HALLEY_SHOTS names a
+// directory that keeps the screenshots.
+//
+// Every test runs in each engine, as a subtest with its name: -run /firefox.
+package e2e

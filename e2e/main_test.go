@@ -1,0 +1,68 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/halley-comet/halley/e2e/browser"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for _, e := range engines {
+		e.close()
+	}
+	os.Exit(code)
+}
+
+// engines are the browsers of this run, each started by the first test that
+// wants it and shared by those that follow.
+var engines = func() map[string]*engine {
+	all := make(map[string]*engine)
+	for _, name := range browser.Engines {
+		all[name] = &engine{name: name}
+	}
+	return all
+}()
+
+type engine struct {
+	name  string
+	start sync.Once
+	b     browser.Browser
+	err   error
+}
+
+func (e *engine) browser() (browser.Browser, error) {
+	e.start.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		e.b, e.err = browser.Start(ctx, e.name)
+	})
+	return e.b, e.err
+}
+
+func (e *engine) close() {
+	if e.b != nil {
+		e.b.Close()
+	}
+}
+
+// each runs test in every engine, all at once, with a new tab for each.
+func each(t *testing.T, test func(t *testing.T, p *page)) {
+	if os.Getenv("HALLEY_E2E") == "" {
+		t.Skip("drives real browsers: set HALLEY_E2E=1")
+	}
+	for _, name := range browser.Engines {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, err := engines[name].browser()
+			if err != nil {
+				t.Fatal(err)
+			}
+			test(t, newPage(t, b))
+		})
+	}
+}
