@@ -1,0 +1,55 @@
+// Command halley is the Halley Comet server, and clients of it for the shell.
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/alecthomas/kong"
+)
+
+// cli is the command line. Flags of serve have the same names in the
+// environment (HALLEY_LISTEN) and in the configuration file (listen).
+type cli struct {
+	Serve       serveCmd       `cmd:"" help:"Run the server."`
+	Publish     publishCmd     `cmd:"" help:"Publish messages."`
+	Subscribe   subscribeCmd   `cmd:"" help:"Print messages as they come, one envelope a line."`
+	Conformance conformanceCmd `cmd:"" help:"Test a server of the protocol over the wire."`
+	Version     versionCmd     `cmd:"" help:"Print the version."`
+}
+
+func main() {
+	var c cli
+	ctx := kong.Parse(&c,
+		kong.Name("halley"),
+		kong.Description("A Comet server: one ordered log, one cursor, every technique to push it to a browser."),
+		kong.UsageOnError(),
+		kong.Configuration(c.Serve.loadConfig),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+	if err := ctx.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "halley:", err)
+		os.Exit(1)
+	}
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Run() error {
+	fmt.Println("halley", version())
+	return nil
+}
+
+// version is that of the module, or of the commit, which the program was built
+// from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" {
+		return v
+	}
+	return "(devel)"
+}

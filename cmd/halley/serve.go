@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/alecthomas/units"
+
+	"github.com/halley-comet/halley"
+	"github.com/halley-comet/halley/cmd/halley/demo"
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/engine/memory"
+)
+
+// serveCmd holds the settings of a server. What is given on the command line
+// goes before the environment, and that before the file.
+type serveCmd struct {
+	Config kong.ConfigFlag `help:"Read settings from a YAML file: the flags' names, and channels, a list of policies." placeholder:"FILE"`
+
+	Listen  string `default:"127.0.0.1:8080" env:"HALLEY_LISTEN" help:"Address to listen on (${default}); port 0 picks one." placeholder:"ADDR"`
+	TLSCert string `name:"tls-cert" env:"HALLEY_TLS_CERT" help:"Certificate chain, PEM; serves HTTPS." placeholder:"FILE"`
+	TLSKey  string `name:"tls-key" env:"HALLEY_TLS_KEY" help:"The certificate's key, PEM." placeholder:"FILE"`
+	Demo    bool   `default:"true" negatable:"" env:"HALLEY_DEMO" help:"Serve the demo page at / (on)."`
+
+	Engine      string           `default:"memory" enum:"memory,disk,nats" env:"HALLEY_ENGINE" help:"Where messages are kept: memory (${default}); disk and nats are not in this version." placeholder:"NAME"`
+	RetainCount int              `default:"10000" env:"HALLEY_RETAIN_COUNT" help:"Messages kept in a channel (${default}); 0 for no bound." placeholder:"N"`
+	RetainAge   time.Duration    `default:"0s" env:"HALLEY_RETAIN_AGE" help:"How long a message is kept; 0s for no bound (default)." placeholder:"DUR"`
+	RetainBytes units.Base2Bytes `default:"64MiB" env:"HALLEY_RETAIN_BYTES" help:"Bytes kept in a channel (${default}); 0 for no bound." placeholder:"SIZE"`
+	MemoryLimit units.Base2Bytes `default:"256MiB" env:"HALLEY_MEMORY_LIMIT" help:"Memory that the log may take in all (${default})." placeholder:"SIZE"`
+
+	Heartbeat      time.Duration    `default:"25s" env:"HALLEY_HEARTBEAT" help:"Longest silence of a stream (${default})." placeholder:"DUR"`
+	PollTimeout    time.Duration    `default:"25s" env:"HALLEY_POLL_TIMEOUT" help:"How long a poll is held that does not say, up to 60s (${default})." placeholder:"DUR"`
+	WriteTimeout   time.Duration    `default:"30s" env:"HALLEY_WRITE_TIMEOUT" help:"How long a client may leave its connection unread (${default})." placeholder:"DUR"`
+	MultipartLimit time.Duration    `default:"5m" env:"HALLEY_MULTIPART_LIMIT" help:"How long a raw multipart stream lasts (${default})." placeholder:"DUR"`
+	DrainTimeout   time.Duration    `default:"10s" env:"HALLEY_DRAIN_TIMEOUT" help:"How long to wait for clients to leave on SIGTERM (${default})." placeholder:"DUR"`
+	MaxMessage     units.Base2Bytes `default:"1MiB" env:"HALLEY_MAX_MESSAGE" help:"Data of a message at most (${default})." placeholder:"SIZE"`
+	MaxBody        units.Base2Bytes `default:"16MiB" env:"HALLEY_MAX_BODY" help:"Body of a publish request at most (${default})." placeholder:"SIZE"`
+	MaxChannels    int              `default:"1000" env:"HALLEY_MAX_CHANNELS" help:"Names and patterns of a subscription at most (${default})." placeholder:"N"`
+	MaxConnections int              `default:"0" env:"HALLEY_MAX_CONNECTIONS" help:"Subscriptions held at once; 0 for no bound (default)." placeholder:"N"`
+	Origins        []string         `env:"HALLEY_ORIGINS" help:"Web origins whose pages may use the server, beside its own and loopback; * for all." placeholder:"ORIGIN"`
+	Hosts          []string         `env:"HALLEY_HOSTS" help:"Host names that browsers reach the server by; others are refused." placeholder:"HOST"`
+
+	policies []policy // from the file
+}
+
+// Run serves until SIGTERM or SIGINT, and then drains.
+func (c *serveCmd) Run() error {
+	log, err := c.openEngine()
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	hub, err := c.newHub(log)
+	if err != nil {
+		return err
+	}
+	defer hub.Close()
+
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return err
+	}
+	server := c.newServer(hub)
+	scheme := "http"
+	if c.TLSCert != "" || c.TLSKey != "" {
+		cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+		if err != nil {
+			return fmt.Errorf("--tls-cert and --tls-key: %w", err)
+		}
+		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}}
+		scheme = "https"
+	}
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	served := make(chan error, 1)
+	go func() {
+		if scheme == "https" {
+			served <- server.ServeTLS(listener, "", "")
+			return
+		}
+		served <- server.Serve(listener)
+	}()
+	fmt.Fprintf(os.Stderr, "halley: ready at %s://%s (engine %s)\n", scheme, listener.Addr(), c.Engine)
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	stop() // a second signal ends the program at once
+	return c.drain(hub, server)
+}
+
+// drain lets clients go, each told when to come back, and then the requests
+// that are being answered.
+func (c *serveCmd) drain(hub *halley.Hub, server *http.Server) error {
+	fmt.Fprintln(os.Stderr, "halley: draining")
+	ctx, cancel := context.WithTimeout(context.Background(), c.DrainTimeout)
+	defer cancel()
+	if err := hub.Drain(ctx); err != nil {
+		slog.Warn("halley: connections were cut that did not take their leave in time", "connections", hub.Connections())
+		hub.Close()
+	}
+	if err := server.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+func (c *serveCmd) openEngine() (engine.Engine, error) {
+	if c.Engine != "memory" {
+		return nil, fmt.Errorf("--engine %s is not in this version: only memory is", c.Engine)
+	}
+	o := memory.Options{Limit: int64(c.MemoryLimit)}
+	for _, p := range c.policies {
+		o.Rules = append(o.Rules, p.rule(c.retention()))
+	}
+	// A rule, since in Retention itself no bound at all would mean the default.
+	o.Rules = append(o.Rules, engine.RetentionRule{Pattern: "**", Retention: c.retention()})
+	return memory.New(o)
+}
+
+// retention is what channels keep that no policy matches.
+func (c *serveCmd) retention() engine.Retention {
+	return engine.Retention{Count: c.RetainCount, Age: c.RetainAge, Bytes: int64(c.RetainBytes)}
+}
+
+func (c *serveCmd) newHub(log engine.Engine) (*halley.Hub, error) {
+	o := &halley.Options{
+		Path:           "/comet",
+		Heartbeat:      c.Heartbeat,
+		PollTimeout:    c.PollTimeout,
+		WriteTimeout:   c.WriteTimeout,
+		MultipartLimit: c.MultipartLimit,
+		Origins:        c.Origins,
+		Hosts:          c.Hosts,
+		MaxMessage:     int(c.MaxMessage),
+		MaxBody:        int(c.MaxBody),
+		MaxChannels:    c.MaxChannels,
+		MaxConnections: c.MaxConnections,
+		Version:        version(),
+	}
+	for _, p := range c.policies {
+		if p.ActiveContent {
+			o.ActiveContent = append(o.ActiveContent, p.Pattern)
+		}
+	}
+	return halley.New(log, o)
+}
+
+func (c *serveCmd) newServer(hub *halley.Hub) *http.Server {
+	mux := http.NewServeMux()
+	mux.Handle("/comet/", hub)
+	if c.Demo {
+		mux.Handle("/", demo.Handler())
+	}
+	server := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
+		Protocols:         new(http.Protocols),
+		// A peer that is gone without a word is noticed by a ping.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+	}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetHTTP2(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	return server
+}

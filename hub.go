@@ -1,0 +1,190 @@
+package halley
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/pump"
+	"github.com/halley-comet/halley/internal/transport"
+)
+
+// A Hub joins connections to a log. It serves the native protocol over HTTP,
+// and publishes and subscribes for its own program.
+//
+// All methods may be called from any number of goroutines.
+type Hub struct {
+	engine     engine.Engine
+	opts       Options
+	pump       *pump.Pump
+	transports transport.Server
+	origins    originList
+
+	draining atomic.Bool
+	// subscribers counts the subscribe requests being served.
+	subscribers atomic.Int64
+
+	mu     sync.Mutex
+	idle   chan struct{} // guarded by mu: closed when the last subscriber leaves a draining hub
+	closed bool          // guarded by mu
+}
+
+var _ http.Handler = (*Hub)(nil)
+
+// New makes a hub on an engine, which stays the caller's to close, after the
+// hub. It returns an error that names the field of opts at fault.
+func New(e Engine, opts *Options) (*Hub, error) {
+	if e == nil {
+		return nil, errors.New("halley: no engine")
+	}
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	h := &Hub{engine: e, opts: o, origins: newOriginList(o.Origins, o.Hosts)}
+	h.pump = pump.New(e, pump.Options{Workers: o.Workers, Heartbeat: o.Heartbeat, Logger: o.Logger})
+	h.transports = transport.Server{
+		Pump:           h.pump,
+		Heartbeat:      o.Heartbeat,
+		WriteTimeout:   o.WriteTimeout,
+		MultipartLimit: o.MultipartLimit,
+		Boundary:       "comet-" + rand.Text(),
+		Active:         o.ActiveContent,
+		Commands:       transport.Commands{Publish: h.publishFrame, MaxChannels: o.MaxChannels},
+		FrameLimit:     o.MaxMessage + 4096,
+	}
+	return h, nil
+}
+
+// Publish stores messages as one batch, in their order, and returns their
+// positions once they are as safe as the engine promises. Each needs a Channel;
+// ID and Time are set by the engine. Data of a JSON type must be valid JSON, of
+// a text type valid UTF-8. The hub keeps Data and Headers: the caller must not
+// change them any more.
+//
+// Errors wrap ErrInvalid, ErrTooLarge, ErrUnavailable, ErrClosed or ctx's.
+func (h *Hub) Publish(ctx context.Context, messages ...Message) ([]Cursor, error) {
+	r, err := h.PublishBatch(ctx, Batch{Messages: messages})
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]Cursor, r.Count)
+	for i := range ids {
+		ids[i] = r.ID(i)
+	}
+	return ids, nil
+}
+
+// PublishBatch is Publish for a batch that may have a key, under which it is
+// safe to repeat: the error may then wrap ErrKeyReused as well. Keys given here
+// and those of HTTP clients are apart.
+func (h *Hub) PublishBatch(ctx context.Context, b Batch) (Receipt, error) {
+	for i := range b.Messages {
+		if err := h.checkMessage(&b.Messages[i]); err != nil {
+			return Receipt{}, fmt.Errorf("halley: message %d: %w", i, err)
+		}
+	}
+	if b.Key != "" {
+		b.Key = "go\x00" + b.Key
+	}
+	return h.append(ctx, b)
+}
+
+func (h *Hub) append(ctx context.Context, b Batch) (Receipt, error) {
+	r, err := h.engine.Append(ctx, b)
+	if err != nil {
+		return r, fmt.Errorf("halley: publish: %w", err)
+	}
+	return r, nil
+}
+
+// Read returns a part of the log: history. It is engine.Engine's Read.
+func (h *Hub) Read(ctx context.Context, q Query) (Page, error) { return h.engine.Read(ctx, q) }
+
+// End returns the position of the newest message: what a page is rendered with
+// that subscribes from there.
+func (h *Hub) End() Cursor { return h.engine.End() }
+
+// Connections returns how many subscriptions there are, those of the hub's own
+// program included.
+func (h *Hub) Connections() int { return h.pump.Conns() }
+
+// drainSpread is over what time clients are told to come back.
+const drainSpread = 5 * time.Second
+
+// Drain tells every client to come back, each after a delay of its own, ends
+// their connections and refuses new ones, and returns when all have ended, or
+// with ctx's error. Publishing goes on. A program calls it before
+// http.Server.Shutdown, which would wait for streams that never end.
+func (h *Hub) Drain(ctx context.Context) error {
+	h.draining.Store(true)
+	h.pump.Drain(func() time.Duration {
+		return 500*time.Millisecond + mathrand.N(drainSpread)
+	})
+	select {
+	case <-h.lastLeft():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// lastLeft returns a channel that is closed when no subscribe request is being
+// served any more.
+func (h *Hub) lastLeft() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.idle == nil {
+		h.idle = make(chan struct{})
+		if h.subscribers.Load() == 0 {
+			close(h.idle)
+		}
+	}
+	return h.idle
+}
+
+// enter counts a subscribe request in, leave counts it out. enter tells
+// whether it may be served.
+func (h *Hub) enter() (n int64, ok bool) {
+	n = h.subscribers.Add(1)
+	return n, !h.draining.Load()
+}
+
+func (h *Hub) leave() {
+	if h.subscribers.Add(-1) > 0 || !h.draining.Load() {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.idle != nil && h.subscribers.Load() == 0 {
+		select {
+		case <-h.idle:
+		default:
+			close(h.idle)
+		}
+	}
+}
+
+// Close cuts all connections and returns when the hub's goroutines are gone;
+// those of its HTTP requests end with them. Drain first, so that clients know.
+// The engine stays open. A second Close does nothing.
+func (h *Hub) Close() error {
+	h.draining.Store(true)
+	h.mu.Lock()
+	closed := h.closed
+	h.closed = true
+	h.mu.Unlock()
+	if closed {
+		return nil
+	}
+	h.pump.Close()
+	<-h.lastLeft()
+	return nil
+}

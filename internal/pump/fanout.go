@@ -1,0 +1,203 @@
+package pump
+
+import (
+	"slices"
+
+	"github.com/halley-comet/halley/engine"
+)
+
+// A fanout brings messages of one channel to many connections, a slice of them
+// at a time, so that other channels are served in between. It walks the lists
+// in passes: each pass brings the messages that were there when it began, all
+// in one flush a connection, and those that come meanwhile wait for the next.
+//
+// A connection that the pass has not reached yet still has to get these
+// messages before any later one of another channel: outstanding finds them.
+type fanout struct {
+	channel string
+	lists   []*list
+	ends    []int             // how far each list is walked: who came later has the messages
+	msgs    []*engine.Message // of this pass
+	next    []*engine.Message // of the next ones
+	bytes   int               // of data in next
+	at      int               // in lists
+	i       int               // in lists[at]
+	// shared holds the pass's items by framing, for the connections that want
+	// just these.
+	shared [Slots + 1][]Item
+}
+
+// What may wait for the next passes of a fan-out, before its worker leaves the
+// tail alone until they are done.
+const (
+	fanoutItems = 1024
+	fanoutBytes = 4 << 20
+)
+
+func (w *worker) fanoutsFull() bool {
+	for _, f := range w.fanouts {
+		if len(f.next) >= fanoutItems || f.bytes >= fanoutBytes {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *worker) fanningOut(channel string) *fanout {
+	for _, f := range w.fanouts {
+		if f.channel == channel {
+			return f
+		}
+	}
+	return nil
+}
+
+// fanOut adds a message to its channel's fan-out.
+func (w *worker) fanOut(m *engine.Message) {
+	f := w.fanningOut(m.Channel)
+	if f == nil {
+		f = &fanout{channel: m.Channel}
+		w.fanouts = append(w.fanouts, f)
+	}
+	f.next = append(f.next, m)
+	f.bytes += len(m.Data)
+}
+
+// begin starts a pass with as many of the next messages as make one flush.
+func (w *worker) begin(f *fanout) {
+	n, size := 0, 0
+	for n < len(f.next) && n < flushItems && size < flushBytes {
+		size += len(f.next[n].Data)
+		n++
+	}
+	f.msgs = f.next[:n:n]
+	f.next = f.next[n:]
+	f.bytes -= size
+	f.lists = w.index.find(nil, f.channel)
+	f.ends = f.ends[:0]
+	for _, l := range f.lists {
+		l.walkers++
+		f.ends = append(f.ends, len(l.conns))
+	}
+	f.at, f.i = 0, 0
+	f.shared = [Slots + 1][]Item{}
+}
+
+func (w *worker) endPass(f *fanout) {
+	for _, l := range f.lists {
+		w.index.release(l)
+	}
+	f.msgs, f.lists = nil, nil
+}
+
+// runFanout walks a slice of one fan-out, in turn, and tells whether there is
+// one in progress.
+func (w *worker) runFanout() bool {
+	if len(w.fanouts) == 0 {
+		return false
+	}
+	w.turn = (w.turn + 1) % len(w.fanouts)
+	f := w.fanouts[w.turn]
+	if f.msgs == nil {
+		w.begin(f)
+	}
+	for range wideList {
+		c, ok := f.walk()
+		if !ok {
+			w.endPass(f)
+			if len(f.next) == 0 {
+				w.fanouts = slices.Delete(w.fanouts, w.turn, w.turn+1)
+			}
+			break
+		}
+		if c != nil {
+			w.handAll(f, c)
+		}
+	}
+	w.flushTouched()
+	return true
+}
+
+// walk returns the next connection, nil for a hole, until the lists' ends.
+func (f *fanout) walk() (*Conn, bool) {
+	for f.at < len(f.lists) {
+		if l := f.lists[f.at]; f.i < f.ends[f.at] {
+			f.i++
+			return l.conns[f.i-1], true
+		}
+		f.at++
+		f.i = 0
+	}
+	return nil, false
+}
+
+// endFanouts drops all fan-outs, for connections that read on by themselves.
+func (w *worker) endFanouts() {
+	for _, f := range w.fanouts {
+		w.endPass(f)
+	}
+	w.fanouts = nil
+}
+
+// handAll hands the pass's messages to a connection.
+func (w *worker) handAll(f *fanout, c *Conn) {
+	first, last := f.msgs[0].ID.Seq, f.msgs[len(f.msgs)-1].ID.Seq
+	if c.state != live || c.last >= last {
+		return
+	}
+	if c.last < first && len(w.fanouts) == 1 {
+		c.last = last
+		w.flush(c, w.sharedItems(f, c))
+		return
+	}
+	for _, m := range f.msgs {
+		w.hand(c, m)
+	}
+}
+
+// sharedItems returns the pass's messages in the connection's framing.
+func (w *worker) sharedItems(f *fanout, c *Conn) []Item {
+	slot := Slots
+	if c.opts.Framing != nil {
+		slot = c.opts.Framing.Slot()
+	}
+	if f.shared[slot] == nil {
+		for _, m := range f.msgs {
+			f.shared[slot] = append(f.shared[slot], Item{Message: m, Bytes: w.bytes(c, m)})
+		}
+	}
+	return f.shared[slot]
+}
+
+// outstanding returns the oldest message of a fan-out that a live connection
+// is still to get, or nil.
+func (w *worker) outstanding(c *Conn) *engine.Message {
+	var oldest *engine.Message
+	for _, f := range w.fanouts {
+		m := f.after(c.last)
+		if m != nil && (oldest == nil || m.ID.Seq < oldest.ID.Seq) && c.wants(f.channel) {
+			oldest = m
+		}
+	}
+	return oldest
+}
+
+func (f *fanout) after(seq uint64) *engine.Message {
+	for _, list := range [2][]*engine.Message{f.msgs, f.next} {
+		for _, m := range list {
+			if m.ID.Seq > seq {
+				return m
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Conn) wants(channel string) bool {
+	for i := range c.subs {
+		if engine.Match(c.subs[i].name, channel) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,153 @@
+// Package pump carries messages from the log to connections.
+//
+// A message takes this way: the engine stores it; every worker reads it from
+// the log's tail (worker.go), finds its own connections of that channel
+// (index.go), takes the message's bytes in each connection's framing from a
+// table that all share (frames.go), and hands them to the goroutine that
+// writes the response (conn.go). A channel with many readers is served a slice
+// at a time (fanout.go). A connection that is behind the tail, because it just
+// came or because its client reads slowly, is read for from its own cursor
+// until it has caught up (catchup.go). There is no queue for a connection: the
+// log is the queue.
+package pump
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/wire"
+)
+
+// Options of a pump. All fields have defaults.
+type Options struct {
+	// Workers is how many goroutines share the connections; default GOMAXPROCS.
+	Workers int
+	// Heartbeat is the longest silence of a stream; default 25 s.
+	Heartbeat time.Duration
+	// FrameBytes bounds the table of shared frames; default 32 MiB.
+	FrameBytes int64
+	// Logger takes what an operator should know; default slog.Default.
+	Logger *slog.Logger
+}
+
+// A Framing is how one transport encodes messages and controls. It has no
+// state, so that its bytes can be shared by all connections.
+type Framing interface {
+	// Slot tells framings apart in the table of shared frames: from 0, below
+	// Slots.
+	Slot() int
+	// AppendMessage and AppendControl append the framing's bytes to dst.
+	AppendMessage(dst []byte, m *engine.Message) []byte
+	AppendControl(dst []byte, c *wire.Control) []byte
+}
+
+// Slots is the number of framings there may be.
+const Slots = 8
+
+// An Item is one message or one control of a Flush.
+type Item struct {
+	Message *engine.Message
+	Control *wire.Control
+	// Bytes are the item in the connection's framing, shared: not to be
+	// written to. Nil where the connection has no framing.
+	Bytes []byte
+}
+
+// A Flush is what a connection is to be sent next.
+type Flush struct {
+	// Items in their order. The slice may be shared by connections.
+	Items []Item
+	// Position is where the connection stands after the flush.
+	Position engine.Cursor
+	// Last is set on a connection's last flush.
+	Last bool
+}
+
+// A Pump serves the connections of one log.
+type Pump struct {
+	engine  engine.Engine
+	opts    Options
+	frames  *frames
+	workers []*worker
+	reads   mailbox[read]
+
+	next   atomic.Uint64 // the worker of the next connection
+	conns  atomic.Int64
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// New starts a pump on the engine.
+func New(e engine.Engine, o Options) *Pump {
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.Heartbeat <= 0 {
+		o.Heartbeat = 25 * time.Second
+	}
+	if o.FrameBytes <= 0 {
+		o.FrameBytes = 32 << 20
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	p := &Pump{engine: e, opts: o, frames: newFrames(o.FrameBytes), reads: newMailbox[read]()}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	for range o.Workers {
+		w := newWorker(p)
+		p.workers = append(p.workers, w)
+		p.wg.Go(w.run)
+		p.wg.Go(p.reader)
+	}
+	p.wg.Go(p.watch)
+	return p
+}
+
+// watch wakes the workers when the log has grown.
+func (p *Pump) watch() {
+	for {
+		end := p.engine.End()
+		for _, w := range p.workers {
+			w.inbox.wake()
+		}
+		if err := p.engine.Wait(p.ctx, end); err != nil {
+			if p.ctx.Err() == nil && !errors.Is(err, engine.ErrClosed) {
+				p.opts.Logger.Error("halley: waiting for the log ended", "error", err)
+			}
+			return
+		}
+	}
+}
+
+// Join adds a connection. Whoever calls it takes the connection's flushes with
+// Next, and calls Leave in the end.
+func (p *Pump) Join(o ConnOptions) *Conn {
+	c := newConn(p.workers[p.next.Add(1)%uint64(len(p.workers))], o)
+	p.conns.Add(1)
+	c.worker.inbox.put(command{conn: c, do: (*worker).join})
+	return c
+}
+
+// Conns returns the number of connections.
+func (p *Pump) Conns() int { return int(p.conns.Load()) }
+
+// Drain tells every connection, and each that joins from now on, to come back
+// after a delay of its own, and ends it.
+func (p *Pump) Drain(delay func() time.Duration) {
+	for _, w := range p.workers {
+		w.inbox.put(command{do: func(w *worker, _ *Conn) { w.drain(delay) }})
+	}
+}
+
+// Close ends the pump and the Next calls of all its connections.
+func (p *Pump) Close() {
+	p.cancel()
+	p.wg.Wait()
+}

@@ -1,0 +1,69 @@
+package transport
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/pump"
+	"github.com/halley-comet/halley/internal/wire"
+)
+
+// envelopes frames the messages of a poll's body.
+type envelopes struct{}
+
+func (envelopes) Slot() int { return envelopeSlot }
+
+func (envelopes) AppendMessage(dst []byte, m *engine.Message) []byte {
+	return wire.AppendEnvelope(dst, m)
+}
+
+func (envelopes) AppendControl(dst []byte, c *wire.Control) []byte {
+	return wire.AppendControl(dst, c)
+}
+
+// servePoll holds a request until there is something to answer, or its time
+// is over.
+func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o pump.ConnOptions) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Time{}) // as for streams
+	o.Framing, o.Poll = envelopes{}, true
+	conn := s.Pump.Join(o)
+	defer conn.Leave()
+	if q.Timeout == 0 {
+		conn.Expire()
+	} else {
+		timer := time.AfterFunc(q.Timeout, conn.Expire)
+		defer timer.Stop()
+	}
+	f, err := conn.Next(r.Context())
+	if err != nil {
+		if r.Context().Err() == nil {
+			s.Refuse(w, r, q, wire.NewProblem(wire.Draining, ""))
+		}
+		return
+	}
+	page := wire.Page{Cursor: f.Position}
+	for _, it := range f.Items {
+		switch {
+		case it.Message != nil:
+			page.Envelopes = append(page.Envelopes, it.Bytes)
+		case it.Control.Kind == wire.Gap:
+			page.Gap = true
+		case it.Control.Kind == wire.Error:
+			s.Refuse(w, r, q, it.Control.Problem)
+			return
+		}
+	}
+	_ = rc.SetWriteDeadline(time.Now().Add(s.WriteTimeout))
+	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }() // the connection goes on
+	if q.Transport == JSONP {
+		writeJSONP(w, q, page.Append(nil))
+		return
+	}
+	body := page.Append([]byte(pad("", q.Padding, " ")))
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = w.Write(body) // the client is told or is gone
+}

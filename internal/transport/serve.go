@@ -1,0 +1,62 @@
+package transport
+
+import (
+	"net/http"
+
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/pump"
+	"github.com/halley-comet/halley/internal/wire"
+)
+
+// Serve answers a subscribe request, and returns when the response is over.
+// after is where it starts, the zero Cursor being the oldest message retained.
+func (s *Server) Serve(w http.ResponseWriter, r *http.Request, q *Request, after engine.Cursor) {
+	o := pump.ConnOptions{Channels: q.Channels, After: after}
+	switch q.Transport {
+	case LongPolling, JSONP:
+		s.servePoll(w, r, q, o)
+	case WebSocket:
+		s.serveWebSocket(w, r, q, o)
+	default:
+		s.serveStream(w, r, s.stream(q), q.Padding, o)
+	}
+}
+
+// stream returns how a streaming transport is written.
+func (s *Server) stream(q *Request) *stream {
+	switch q.Transport {
+	case IFrame:
+		return newIFrame(q)
+	case Multipart:
+		if q.Raw {
+			return newMultipartRaw(s.Boundary, s.Active, s.MultipartLimit)
+		}
+		return newMultipart(s.Boundary)
+	case SSE:
+		return newSSE(q.Raw)
+	}
+	return newXHRStreaming()
+}
+
+// Refuse answers a request that is not served, in the way that its transport
+// can show to the client.
+func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, q *Request, p *wire.Problem) {
+	reachable := q.Callback != "" || q.Origin != ""
+	switch {
+	case q.Transport == JSONP && reachable:
+		writeJSONP(w, q, wire.AppendControl(nil, &wire.Control{Kind: wire.Error, Problem: p}))
+	case q.Transport == IFrame && reachable:
+		newIFrame(q).refuse(w, &wire.Control{Kind: wire.Error, Problem: p})
+	case q.Transport == SSE && p.Temporary():
+		newSSE(q.Raw).refuse(w, &wire.Control{Kind: wire.Reconnect, Delay: retryDelay(p)})
+	case q.Transport == WebSocket && p.Temporary():
+		s.refuseWebSocket(w, r, p)
+	default:
+		p.Write(w)
+	}
+}
+
+func streamHeaders(h http.Header) {
+	h.Set("Cache-Control", "no-store, no-transform")
+	h.Set("X-Accel-Buffering", "no")
+}

@@ -1,0 +1,124 @@
+package halley
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/halley-comet/halley/engine"
+)
+
+// Options of a Hub. The zero value, and nil, are the defaults.
+type Options struct {
+	// Path is where the hub is mounted, such as "/comet". It is needed only
+	// with routers that neither strip it nor set [http.Request.Pattern]:
+	// otherwise the hub finds it out.
+	Path string
+	// Heartbeat is the longest silence of a stream; default 25 s, at least
+	// 10 ms.
+	Heartbeat time.Duration
+	// PollTimeout is how long a poll is held that does not say; default 25 s,
+	// at most 60 s.
+	PollTimeout time.Duration
+	// WriteTimeout is how long a client may leave a connection unread, once
+	// the buffers between are full, before it is cut; default 30 s.
+	WriteTimeout time.Duration
+	// MultipartLimit is how long a raw multipart stream lasts; default 5
+	// minutes. An <img> cannot close it, and in some engines not even leaving
+	// the page does.
+	MultipartLimit time.Duration
+
+	// Origins are the web origins whose pages may use the hub, beside its own
+	// and those on loopback names: "https://app.example.com", or "*" for all.
+	Origins []string
+	// Hosts are the names, with a port if it is not the scheme's own, by which
+	// browsers reach the hub. If there are any, requests for other names are
+	// refused, but for loopback names; info tells them to clients. If there
+	// are none, requests that come in on a loopback address must name a
+	// loopback host: a page of a stranger could reach them under its own name.
+	Hosts []string
+	// ActiveContent lists names and patterns of channels whose HTML, SVG and
+	// XML go out by raw multipart; always sandboxed. Default none.
+	ActiveContent []string
+
+	// MaxMessage is the size of a message's data at most; default 1 MiB.
+	MaxMessage int
+	// MaxBody is the size of a publish request's body at most; default 16 MiB.
+	MaxBody int
+	// MaxChannels is the number of names and patterns of a subscription at
+	// most; default 1,000.
+	MaxChannels int
+	// MaxConnections is the number of subscriptions held at once, after which
+	// clients are told to come back; default 0, no bound but the files that
+	// the process may open.
+	MaxConnections int
+
+	// Workers is the number of goroutines that bring messages to connections;
+	// default GOMAXPROCS.
+	Workers int
+	// Logger takes what an operator should know; default slog.Default.
+	Logger *slog.Logger
+	// Version is what info says of the program; default "dev".
+	Version string
+}
+
+// withDefaults returns a checked copy. The error names the field at fault.
+func (o *Options) withDefaults() (Options, error) {
+	var c Options
+	if o != nil {
+		c = *o
+	}
+	for _, d := range []struct {
+		name     string
+		field    *time.Duration
+		def      time.Duration
+		min, max time.Duration
+	}{
+		{"Heartbeat", &c.Heartbeat, 25 * time.Second, 10 * time.Millisecond, time.Hour},
+		{"PollTimeout", &c.PollTimeout, 25 * time.Second, time.Millisecond, time.Minute},
+		{"WriteTimeout", &c.WriteTimeout, 30 * time.Second, time.Millisecond, time.Hour},
+		{"MultipartLimit", &c.MultipartLimit, 5 * time.Minute, time.Millisecond, 24 * time.Hour},
+	} {
+		if *d.field == 0 {
+			*d.field = d.def
+		}
+		if *d.field < d.min || *d.field > d.max {
+			return c, fmt.Errorf("halley: Options.%s is %v, not between %v and %v", d.name, *d.field, d.min, d.max)
+		}
+	}
+	for _, d := range []struct {
+		name  string
+		field *int
+		def   int
+	}{
+		{"MaxMessage", &c.MaxMessage, 1 << 20},
+		{"MaxBody", &c.MaxBody, 16 << 20},
+		{"MaxChannels", &c.MaxChannels, 1000},
+		{"MaxConnections", &c.MaxConnections, 0},
+		{"Workers", &c.Workers, 0},
+	} {
+		if *d.field < 0 {
+			return c, fmt.Errorf("halley: Options.%s is negative: %d", d.name, *d.field)
+		}
+		if *d.field == 0 {
+			*d.field = d.def
+		}
+	}
+	for i, origin := range c.Origins {
+		if _, ok := originHost(origin); !ok && origin != "*" {
+			return c, fmt.Errorf("halley: Options.Origins[%d] is %q, not scheme://host[:port]", i, origin)
+		}
+	}
+	for i, p := range c.ActiveContent {
+		if err := engine.CheckPattern(p); err != nil {
+			return c, fmt.Errorf("halley: Options.ActiveContent[%d]: %w", i, err)
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	return c, nil
+}
