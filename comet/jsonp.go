@@ -1,0 +1,26 @@
+package comet
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
+// jsonpCallback is the name that the client gives, since one must be given.
+const jsonpCallback = "_"
+
+// jsonpParser parses a poll's answer wrapped as /**/callback(…);
+type jsonpParser struct{ pollParser }
+
+func (p *jsonpParser) end() ([]frame, error) {
+	body, ok := bytes.CutPrefix(p.buf, []byte("/**/"+jsonpCallback+"("))
+	body, whole := bytes.CutSuffix(bytes.TrimRight(body, "\r\n"), []byte(");"))
+	if !ok || !whole {
+		return nil, fmt.Errorf("comet: %.80q is not a whole call of the callback", p.buf)
+	}
+	var e struct{ Control Control }
+	if json.Unmarshal(body, &e) == nil && e.Control != "" {
+		return appendDecoded(nil, body)
+	}
+	return parsePage(body)
+}
