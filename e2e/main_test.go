@@ -2,7 +2,10 @@ package e2e
 
 import (
 	"context"
+	"flag"
+	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -10,13 +13,31 @@ import (
 	"github.com/halley-comet/halley/e2e/browser"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	for _, e := range engines {
-		e.close()
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	var err error
+	if scratch, err = os.MkdirTemp("", "halley-e2e-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
-	os.Exit(code)
+	defer os.RemoveAll(scratch)
+	defer func() {
+		for _, e := range engines {
+			e.close()
+		}
+	}()
+	flag.Parse()
+	// The tests of the engines wait more than they work.
+	if err := flag.Set("test.parallel", strconv.Itoa(len(engines))); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
 }
+
+// scratch is a directory of this run, for what all tests share.
+var scratch string
 
 // engines are the browsers of this run, each started by the first test that
 // wants it and shared by those that follow.

@@ -2,6 +2,11 @@ package e2e
 
 import (
 	"context"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,6 +21,7 @@ type page struct {
 	t      *testing.T
 	engine string
 	tab    browser.Tab
+	opened int // streams so far
 }
 
 func newPage(t *testing.T, b browser.Browser) *page {
@@ -55,4 +61,127 @@ func (p *page) step(do func(ctx context.Context) error) {
 	if err := do(ctx); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// scripts is what pages make of a subscription; stream.js comes first.
+//
+//go:embed page/*.js
+var scripts embed.FS
+
+func scriptNames() []string {
+	names, err := fs.Glob(scripts, "page/*.js")
+	if err != nil {
+		panic(err) // the pattern is wrong
+	}
+	const first = "page/stream.js"
+	return append([]string{first}, slices.DeleteFunc(names, func(name string) bool { return name == first })...)
+}
+
+// visit goes to a document of the server's own origin that is small and does
+// nothing, and gives it the scripts.
+func (p *page) visit(mount string) {
+	p.t.Helper()
+	p.navigate(mount + "/info")
+	for _, name := range scriptNames() {
+		source, err := scripts.ReadFile(name)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.eval(fmt.Sprintf(`
+			const script = document.createElement("script");
+			script.textContent = %s;
+			document.body.append(script);`, quote(string(source))), nil)
+	}
+}
+
+// quote makes a JavaScript literal.
+func quote(value any) string {
+	literal, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // tests quote text and maps of text
+	}
+	return string(literal)
+}
+
+// stream is a Stream in a page (page/stream.js).
+type stream struct {
+	*page
+	name string // a JavaScript expression
+}
+
+// envelope is a message or a control as the page has it.
+type envelope struct {
+	ID          string          `json:"id"`
+	Control     string          `json:"control"`
+	Channel     string          `json:"channel"`
+	Type        string          `json:"type"`
+	Data        json.RawMessage `json:"data"`
+	Data64      *string         `json:"data64"`
+	ContentType string          `json:"contentType"`
+	Heartbeat   float64         `json:"heartbeat"`
+	Delay       float64         `json:"delay"`
+	Ref         any             `json:"ref"`
+}
+
+// open subscribes to the channel news after cursor, in the named way, and
+// waits until the server has confirmed it, where the way has that.
+func (p *page) open(w way, mount, cursor string) stream {
+	p.t.Helper()
+	p.opened++
+	s := stream{p, fmt.Sprintf("streams.s%d", p.opened)}
+	p.eval(fmt.Sprintf(`open("s%d", %s, { base: %s, cursor: %s, types: ["said"] });`,
+		p.opened, quote(w.name), quote(mount), quote(cursor)), nil)
+	if w.stream {
+		s.until(`s.has("open")`)
+	}
+	return s
+}
+
+// until waits for a condition on the stream, s.
+func (s stream) until(condition string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	err := s.tab.Eval(ctx, fmt.Sprintf(`await %s.until((s) => %s);`, s.name, condition), nil)
+	if err != nil {
+		var state json.RawMessage
+		s.get(`({ messages: s.messages.length, last: s.messages.at(-1), controls: s.controls, events: s.events })`, &state)
+		s.t.Fatalf("waiting for %s: %v; the page has %s", condition, err, state)
+	}
+}
+
+// message waits for the message of that number, from 0.
+func (s stream) message(number int) envelope {
+	s.t.Helper()
+	s.until(fmt.Sprintf("s.messages.length > %d", number))
+	var e envelope
+	s.get(fmt.Sprintf("s.messages[%d]", number), &e)
+	return e
+}
+
+// get evaluates an expression on the stream, s.
+func (s stream) get(expression string, result any) {
+	s.t.Helper()
+	s.eval(fmt.Sprintf("const s = %s; return %s;", s.name, expression), result)
+}
+
+// cursor is where the page would go on.
+func (s stream) cursor() string {
+	s.t.Helper()
+	var cursor string
+	s.get("s.cursor", &cursor)
+	return cursor
+}
+
+// events is what the browser said of the connection.
+func (s stream) events() []string {
+	s.t.Helper()
+	var events []string
+	s.get("s.events", &events)
+	return events
+}
+
+func (s stream) close() {
+	s.t.Helper()
+	s.eval(s.name+".close();", nil)
 }
