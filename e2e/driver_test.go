@@ -3,14 +3,11 @@ package e2e
 import (
 	"context"
 	"errors"
-	"image/png"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
-
-	"bytes"
 
 	"github.com/halley-comet/halley/e2e/browser"
 )
@@ -52,16 +49,11 @@ func TestDriver(t *testing.T) {
 
 		for _, size := range []struct{ width, height int }{{1280, 900}, {390, 844}} {
 			p.step(func(ctx context.Context) error { return p.tab.Resize(ctx, size.width, size.height) })
-			var picture []byte
-			p.step(func(ctx context.Context) (err error) { picture, err = p.tab.Screenshot(ctx); return err })
-			decoded, err := png.Decode(bytes.NewReader(picture))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := decoded.Bounds().Size(); got.X != size.width || got.Y != size.height {
+			picture, encoded := p.screenshot()
+			if got := picture.Bounds().Size(); got.X != size.width || got.Y != size.height {
 				t.Errorf("screenshot of %v, want %dx%d", got, size.width, size.height)
 			}
-			if uniform, err := browser.Uniform(picture); uniform || err != nil {
+			if uniform, err := browser.Uniform(encoded); uniform || err != nil {
 				t.Errorf("screenshot uniform %v, error %v", uniform, err)
 			}
 		}

@@ -1,11 +1,16 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"embed"
 	"encoding/json"
 	"fmt"
+	"image"
+	"image/png"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -21,7 +26,7 @@ type page struct {
 	t      *testing.T
 	engine string
 	tab    browser.Tab
-	opened int // streams so far
+	opened *int // streams so far
 }
 
 func newPage(t *testing.T, b browser.Browser) *page {
@@ -39,8 +44,11 @@ func newPage(t *testing.T, b browser.Browser) *page {
 			t.Errorf("close the tab: %v", err)
 		}
 	})
-	return &page{t: t, engine: b.Name(), tab: tab}
+	return &page{t, b.Name(), tab, new(int)}
 }
+
+// in is the same page for a subtest.
+func (p *page) in(t *testing.T) *page { return &page{t, p.engine, p.tab, p.opened} }
 
 // navigate goes to url, whose load must end.
 func (p *page) navigate(url string) {
@@ -52,6 +60,52 @@ func (p *page) navigate(url string) {
 func (p *page) eval(body string, result any) {
 	p.t.Helper()
 	p.step(func(ctx context.Context) error { return p.tab.Eval(ctx, body, result) })
+}
+
+// screenshot returns what the page looks like, and as PNG.
+func (p *page) screenshot() (image.Image, []byte) {
+	p.t.Helper()
+	var encoded []byte
+	p.step(func(ctx context.Context) (err error) {
+		encoded, err = p.tab.Screenshot(ctx)
+		return err
+	})
+	picture, err := png.Decode(bytes.NewReader(encoded))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return picture, encoded
+}
+
+// screen waits until the page looks right.
+func (p *page) screen(right func(picture image.Image) bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		picture, encoded := p.screenshot()
+		if right(picture) {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("the page never looks right; its last screenshot is in %s", p.keep("wrong", encoded))
+		}
+	}
+}
+
+// keep writes a screenshot to the directory that HALLEY_SHOTS names, or to one
+// that is gone after the test.
+func (p *page) keep(name string, encoded []byte) string {
+	p.t.Helper()
+	directory := os.Getenv("HALLEY_SHOTS")
+	if directory == "" {
+		directory = p.t.TempDir()
+	} else if err := os.MkdirAll(directory, 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	path := filepath.Join(directory, p.engine+"-"+name+".png")
+	if err := os.WriteFile(path, encoded, 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+	return path
 }
 
 func (p *page) step(do func(ctx context.Context) error) {
@@ -127,10 +181,10 @@ type envelope struct {
 // waits until the server has confirmed it, where the way has that.
 func (p *page) open(w way, mount, cursor string) stream {
 	p.t.Helper()
-	p.opened++
-	s := stream{p, fmt.Sprintf("streams.s%d", p.opened)}
+	*p.opened++
+	s := stream{p, fmt.Sprintf("streams.s%d", *p.opened)}
 	p.eval(fmt.Sprintf(`open("s%d", %s, { base: %s, cursor: %s, types: ["said"] });`,
-		p.opened, quote(w.name), quote(mount), quote(cursor)), nil)
+		*p.opened, quote(w.name), quote(mount), quote(cursor)), nil)
 	if w.stream {
 		s.until(`s.has("open")`)
 	}

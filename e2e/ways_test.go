@@ -29,17 +29,6 @@ var ways = []way{
 	{name: "websocket-frames", stream: true},
 }
 
-// waysOf are those that the engine has.
-func waysOf(engine string) []way {
-	var has []way
-	for _, w := range ways {
-		if w.absent[engine] == "" {
-			has = append(has, w)
-		}
-	}
-	return has
-}
-
 // eachWay runs test for every way, in one page; what the engine hasn't is
 // skipped with the reason.
 func eachWay(t *testing.T, p *page, test func(t *testing.T, p *page, w way)) {
@@ -48,10 +37,7 @@ func eachWay(t *testing.T, p *page, test func(t *testing.T, p *page, w way)) {
 			if why := w.absent[p.engine]; why != "" {
 				t.Skip(why)
 			}
-			inner := *p
-			inner.t = t
-			test(t, &inner, w)
-			p.opened = inner.opened
+			test(t, p.in(t), w)
 		})
 	}
 }
