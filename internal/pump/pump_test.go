@@ -331,11 +331,13 @@ func TestChange(t *testing.T) {
 	})
 	conn := p.Join(pump.ConnOptions{Channels: []string{"a"}, After: log.End()})
 	defer conn.Leave()
+	seen := make(chan struct{}, 1)
 	go func() {
 		for range 500 {
 			if err := conn.Change(ctx, []string{"b"}, nil, []byte(`"+"`)); err != nil {
 				t.Error(err)
 			}
+			<-seen // one of b at least
 			if err := conn.Change(ctx, nil, []string{"b", "nosuch"}, []byte(`"-"`)); err != nil {
 				t.Error(err)
 			}
@@ -346,7 +348,7 @@ func TestChange(t *testing.T) {
 		conn.End(&wire.Control{Kind: wire.Reconnect})
 	}()
 
-	var start, sent uint64 // of a, and the last id
+	var start, sent, acked uint64 // a's, the last id, and that of the last ack
 	var a, b []uint64
 	added := false
 	acks := 0
@@ -364,7 +366,15 @@ func TestChange(t *testing.T) {
 				if !added {
 					t.Fatalf("message %d of b, which is not subscribed", it.Message.ID.Seq)
 				}
+				// Even sequences are b's: the first after the ack begins.
+				if want := acked + 2 - acked%2; len(b) == 0 && it.Message.ID.Seq != want {
+					t.Fatalf("b begins with message %d after an ack at %d, want %d", it.Message.ID.Seq, acked, want)
+				}
 				b = append(b, it.Message.ID.Seq)
+				select {
+				case seen <- struct{}{}:
+				default:
+				}
 			case it.Control.Kind == wire.Open:
 				start = it.Control.ID.Seq
 			case it.Control.Kind == wire.Ack:
@@ -373,7 +383,11 @@ func TestChange(t *testing.T) {
 				if it.Control.ID.Seq != sent {
 					t.Fatalf("ack at %d, want the last id sent, %d", it.Control.ID.Seq, sent)
 				}
-				b = b[:0]
+				b, acked = b[:0], sent
+				select { // those of b that were on their way
+				case <-seen:
+				default:
+				}
 			case it.Control.Kind == wire.Gap:
 				t.Fatal("gap")
 			}
