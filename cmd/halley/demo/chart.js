@@ -4,7 +4,7 @@
 
 import { h, short, soon, motion } from './dom.js';
 
-const ROW = 30;
+const ROW = 31;
 const AXIS = 22;
 const HEAD = 30; // room to the right of the newest message
 const TAIL = 150;
@@ -146,7 +146,7 @@ export class Chart {
     c.scale(2, 2);
     c.globalAlpha = alpha;
     const tail = c.createLinearGradient(0, 0, TAIL, 0);
-    tail.addColorStop(0, 'transparent');
+    tail.addColorStop(0, this.#colors.ice + '00');
     tail.addColorStop(1, this.#colors.ice);
     c.fillStyle = tail;
     c.beginPath();
@@ -157,7 +157,7 @@ export class Chart {
     const glow = c.createRadialGradient(TAIL, GLOW, 0, TAIL, GLOW, GLOW);
     glow.addColorStop(0, this.#colors.head);
     glow.addColorStop(0.3, this.#colors.ice);
-    glow.addColorStop(1, 'transparent');
+    glow.addColorStop(1, this.#colors.ice + '00');
     c.fillStyle = glow;
     c.fillRect(TAIL - GLOW, 0, 2 * GLOW, 2 * GLOW);
     return canvas;

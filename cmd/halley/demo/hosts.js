@@ -53,7 +53,7 @@ function pictures() {
 
 // fewPictures keeps WebKit from blocking the only host there is.
 function fewPictures() {
-  const webkit = !/\bChrom(e|ium)\//.test(navigator.userAgent) && !CSS.supports('-moz-appearance', 'none');
+  const webkit = !/Chrom(e|ium)\//.test(navigator.userAgent) && !CSS.supports('-moz-appearance', 'none');
   let taken = 0;
   return () => (webkit && taken++ >= 2 ? null : location.origin);
 }

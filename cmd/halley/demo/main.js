@@ -190,10 +190,10 @@ function sockets(way, panes, picture) {
 }
 
 function explain(way) {
-  const first = 'Over HTTP/1.1 a browser holds six connections to a host, over all its tabs. A held response takes one for as long as it lives: the seventh request waits, without a word. It is the very limit this technique is known for. ';
+  const limit = 'Over HTTP/1.1 a browser holds six connections to a host, over all its tabs, and a held response takes one for as long as it lives. The seventh request waits, without a word: the very limit this technique is known for. ';
   const text = {
-    spread: first + 'Every name under .localhost is this machine, yet a host of its own: so the streams of this page spread over a few such names, two on each.',
-    single: first + 'So of the eight streams here at most four are live at a time: switch on another, and the oldest gives way. Over HTTP/2, or on localhost, all are live at once.',
+    spread: limit + 'Every name under .localhost is this machine, yet a host of its own: so the streams here spread over a few.',
+    single: limit + 'So of the eight streams here at most four are live: switch on another, and the oldest gives way. Over HTTP/2, or on localhost, all are live at once.',
     h2: 'This page came over HTTP/2, where all streams share one connection. Over HTTP/1.1 a browser holds six connections to a host, and a held response takes one for as long as it lives: the very limit this technique is known for.',
   }[way.mode];
   const phone = way.few && way.mode !== 'single' ? ' On a small screen four are live at a time: switch on another, and the oldest gives way.' : '';

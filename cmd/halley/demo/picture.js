@@ -14,7 +14,7 @@ const SILENT = 4; // frames published without one arriving: then it has ended
 
 // Chromium alone lets go of a picture stream when it is told to; in Firefox
 // and WebKit it stays open until the server ends it.
-const closable = /\bChrom(e|ium)\//.test(navigator.userAgent);
+const closable = /Chrom(e|ium)\//.test(navigator.userAgent);
 
 // number names a frame by the second it was drawn in, so that several tabs
 // and machines draw the same sky.
@@ -146,6 +146,7 @@ export class Picture {
   #published = { n: -1, at: 0 }; // the last frame of our own
   #shown = -1;
   #unseen = 0;
+  #blank = 0; // looks that found the picture without a size
   #timer;
   #since = 0;
   #reader = h('canvas', { width: BITS, height: 1 }).getContext('2d', { willReadFrequently: true });
@@ -244,7 +245,7 @@ export class Picture {
     });
     image.src = url.href;
     this.#since = performance.now();
-    this.#unseen = 0;
+    this.#unseen = this.#blank = 0;
     if (!this.#image) this.frame.append(image); // WebKit starts no picture that is nowhere
     this.#options.changed();
   }
@@ -299,9 +300,11 @@ export class Picture {
 
   #check() {
     if (this.state === 'open' && this.#image && !this.#next) {
-      const gone = this.#image.complete && this.#image.naturalWidth === 0;
+      // Between two frames the picture may have no size for a moment.
+      const blank = this.#image.complete && this.#image.naturalWidth === 0;
+      this.#blank = blank ? this.#blank + 1 : 0;
       const silent = closable && this.#unseen >= SILENT;
-      if (gone || silent) this.#ended();
+      if (this.#blank > 2 || silent) this.#ended();
     }
   }
 

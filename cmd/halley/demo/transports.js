@@ -272,37 +272,37 @@ export const TRANSPORTS = [
   {
     name: 'long-polling',
     open: longPolling,
-    about: 'The server answers once there is something to say; the page asks again at once.',
+    about: 'Answered once there is something to say; then the page asks again.',
     framing: '{"cursor":C,"messages":[{…}]}',
   },
   {
     name: 'jsonp',
     open: jsonp,
-    about: 'Long polling by script elements, which cross origins in any browser there ever was.',
+    about: 'Long polling by script elements, which cross any origin.',
     framing: '/**/answer7({"cursor":C,…});',
   },
   {
     name: 'iframe',
     open: iframe,
-    about: 'The forever frame: a hidden page that never ends, one script for each message.',
+    about: 'The forever frame: a hidden page that never ends.',
     framing: '<script>_({"id":C,…})</script>',
   },
   {
     name: 'multipart',
     open: multipart,
-    about: 'Netscape’s server push of 1995: each part takes the place of the last.',
+    about: 'Netscape’s server push of 1995: each part replaces the last.',
     framing: '--B ↵ Comet-Id: C ↵ ↵ {"id":C,…}',
   },
   {
     name: 'xhr-streaming',
     open: xhrStreaming,
-    about: 'An XMLHttpRequest read at readyState 3, while it is still arriving.',
+    about: 'One response, read at readyState 3 while it still arrives.',
     framing: '{"id":C,"channel":…,"data":…} ↵',
   },
   {
     name: 'sse',
     open: sse,
-    about: 'EventSource: server-sent events, the stream that browsers were given for it.',
+    about: 'EventSource, the stream that browsers were given for this.',
     framing: 'data: {"id":C,…} ↵ id: C ↵ ↵',
   },
   {
