@@ -1,0 +1,19 @@
+package transport_test
+
+import (
+	"testing"
+
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/engine/memory"
+	"github.com/halley-comet/halley/internal/transport/transporttest"
+)
+
+func TestTransports(t *testing.T) {
+	transporttest.Run(t, func(t testing.TB, r engine.Retention) engine.Engine {
+		log, err := memory.New(memory.Options{Retention: r})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return log
+	})
+}
