@@ -51,14 +51,17 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, t *stream, 
 		return
 	}
 	for {
+		// HTTP/2 resets a stream when its deadline passes, whether or not it is
+		// being written to then.
+		_ = rc.SetWriteDeadline(time.Time{})
 		f, err := conn.Next(ctx)
+		_ = rc.SetWriteDeadline(time.Now().Add(s.WriteTimeout))
 		if err != nil {
 			if r.Context().Err() == nil && ctx.Err() != nil {
 				_, _ = w.Write(t.tail) // the limit; if the client is gone, it is over as well
 			}
 			return
 		}
-		_ = rc.SetWriteDeadline(time.Now().Add(s.WriteTimeout))
 		for _, it := range f.Items {
 			if t.prefix != nil {
 				if _, err := w.Write(t.prefix(it)); err != nil {

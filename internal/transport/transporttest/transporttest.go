@@ -42,10 +42,12 @@ func Run(t *testing.T, newEngine New) {
 		{name: "gap", retention: engine.Retention{Count: 3}, run: testGap, skip: silent},
 		{name: "earliest", retention: engine.Retention{Count: 3}, run: testEarliest},
 		{name: "heartbeat", run: testHeartbeat, skip: quiet, options: halley.Options{Heartbeat: 3 * time.Second}},
+		{name: "idle", run: testIdle, options: halley.Options{Heartbeat: 10 * time.Minute, WriteTimeout: time.Second, MultipartLimit: time.Hour}},
 		{name: "poll", protocols: []Protocol{HTTP1}, run: testPoll, skip: holds},
 		{name: "padding", run: testPadding},
 		{name: "drain", run: testDrain},
 		{name: "close", run: testClose},
+		{name: "limit", run: testLimit, skip: func(v variant) bool { return !v.silent }},
 		{name: "leave", run: testLeave},
 		{name: "slow", run: testSlow, skip: polls, retention: engine.Retention{Count: 20}, options: halley.Options{WriteTimeout: 7 * time.Second, MaxMessage: 4 << 20}},
 	} {
