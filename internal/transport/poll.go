@@ -27,7 +27,10 @@ func (envelopes) AppendControl(dst []byte, c *wire.Control) []byte {
 // is over.
 func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o pump.ConnOptions) {
 	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Time{}) // as for streams
+	// The embedder's time-outs are for requests that are answered at once, and
+	// HTTP/2 resets a stream when the one for writing passes.
+	_ = rc.SetReadDeadline(time.Time{}) // where it is not supported, there is none
+	_ = rc.SetWriteDeadline(time.Time{})
 	o.Framing, o.Poll = envelopes{}, true
 	conn := s.Pump.Join(o)
 	defer conn.Leave()
@@ -38,6 +41,9 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o
 		defer timer.Stop()
 	}
 	f, err := conn.Next(r.Context())
+	// It holds until the server has written the answer, which may be after
+	// this returns.
+	_ = rc.SetWriteDeadline(time.Now().Add(s.WriteTimeout))
 	if err != nil {
 		if r.Context().Err() == nil {
 			s.Refuse(w, r, q, wire.NewProblem(wire.Draining, ""))
@@ -56,8 +62,6 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o
 			return
 		}
 	}
-	_ = rc.SetWriteDeadline(time.Now().Add(s.WriteTimeout))
-	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }() // the connection goes on
 	if q.Transport == JSONP {
 		writeJSONP(w, q, page.Append(nil))
 		return

@@ -153,12 +153,12 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*webSocketConn
 		p.Write(w)
 		return nil, nil
 	}
-	u := ws.HTTPUpgrader{Header: http.Header{
+	// The answer is written after hijacking: the time-out for it is this
+	// handler's affair.
+	u := ws.HTTPUpgrader{Timeout: s.WriteTimeout, Header: http.Header{
 		"Cache-Control":          {w.Header().Get("Cache-Control")},
 		"X-Content-Type-Options": {"nosniff"},
 	}}
-	// The answer is written after hijacking: the time-out for it is this
-	// handler's affair.
 	conn, rw, _, err := u.Upgrade(r, w)
 	if err != nil {
 		if conn != nil {

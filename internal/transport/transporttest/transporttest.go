@@ -50,6 +50,7 @@ func Run(t *testing.T, newEngine New) {
 		{name: "limit", run: testLimit, skip: func(v variant) bool { return !v.silent }},
 		{name: "leave", run: testLeave},
 		{name: "slow", run: testSlow, skip: polls, retention: engine.Retention{Count: 20}, options: halley.Options{WriteTimeout: 7 * time.Second, MaxMessage: 4 << 20}},
+		{name: "unread", protocols: []Protocol{HTTP1}, run: testUnread, options: halley.Options{WriteTimeout: 7 * time.Second}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, v := range variants {
