@@ -141,23 +141,16 @@ function hidden() {
   return frame;
 }
 
-// multipart reads the envelope stream by fetch. WebKit refuses to hand a
-// response of this type to a script; that the server answers on the same host
-// tells such a refusal from a server that is away.
+// multipart reads the envelope stream by fetch. WebKit fails a fetch whose
+// response is of this type, before its first part: that the server answers on
+// the same host tells this from a server that is away.
 function multipart(base, { channel, cursor }, on) {
   const stop = new AbortController();
+  const { signal } = stop;
+  let begun = false;
   (async () => {
     const url = address(base, { channel, cursor, transport: 'multipart', format: 'envelope' });
-    let response;
-    try {
-      response = await fetch(url, { cache: 'no-store', signal: stop.signal });
-    } catch (error) {
-      if (stop.signal.aborted) return;
-      const reachable = await fetch(address(base, {}).replace('/subscribe', '/info'), {
-        cache: 'no-store', signal: stop.signal,
-      }).then((info) => info.ok, () => false);
-      return on.end({ why: error.message, unsupported: reachable });
-    }
+    const response = await fetch(url, { cache: 'no-store', signal });
     if (!response.ok) return on.end(await refusal(response));
     const boundary = /boundary="?([^";]+)/.exec(response.headers.get('Content-Type'))?.[1];
     const parts = new Parts(boundary);
@@ -166,11 +159,20 @@ function multipart(base, { channel, cursor }, on) {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return on.end({ why: 'ended without a word' });
+      begun = true;
       on.alive();
       for (const body of parts.add(value)) on.frame(JSON.parse(decoder.decode(body)));
     }
-  })().catch((error) => stop.signal.aborted || on.end({ why: error.message }));
+  })().catch(async (error) => {
+    if (signal.aborted) return;
+    const unsupported = !begun && (await reachable(base, signal));
+    on.end({ why: error.message, unsupported });
+  });
   return () => stop.abort();
+}
+
+function reachable(base, signal) {
+  return fetch(new URL('/comet/info', base), { cache: 'no-store', signal }).then(({ ok }) => ok, () => false);
 }
 
 // Parts cuts a multipart stream into the bodies of its parts. Each part states
