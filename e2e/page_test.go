@@ -191,6 +191,9 @@ func (p *page) open(w way, mount, cursor string) stream {
 	return s
 }
 
+// on is the same stream for a subtest.
+func (s stream) on(t *testing.T) stream { return stream{s.in(t), s.name} }
+
 // until waits for a condition on the stream, s.
 func (s stream) until(condition string) {
 	s.t.Helper()

@@ -34,7 +34,7 @@ ways["multipart"] = (stream) => {
 	pull(stream, "multipart", "envelope", (bytes) => {
 		rest += binary(bytes);
 		for (;;) {
-			const head = /^(?:\r\n)?--[^\r\n]+\r\n((?:[^\r\n]+\r\n)*)\r\n/.exec(rest);
+			const head = /^(?:\r\n)?--[^\r\n]+\r\n((?:[^\r\n]+\r\n)+)\r\n/.exec(rest);
 			if (!head) return;
 			const length = Number(/^Content-Length: *(\d+)\r$/im.exec(head[1])[1]);
 			if (rest.length < head[0].length + length) return;
