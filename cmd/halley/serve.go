@@ -160,6 +160,7 @@ func (c *serveCmd) newHub(log engine.Engine) (*halley.Hub, error) {
 
 func (c *serveCmd) newServer(hub *halley.Hub) *http.Server {
 	mux := http.NewServeMux()
+	mux.Handle("/comet", hub) // not redirected, but told that there is nothing
 	mux.Handle("/comet/", hub)
 	if c.Demo {
 		mux.Handle("/", demo.Handler())
