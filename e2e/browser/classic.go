@@ -154,7 +154,7 @@ func (t *classicTab) Eval(ctx context.Context, body string, result any) error {
 	// The driver can't give up a script, so the script does, and in time to say so.
 	limit := evalLimit
 	if deadline, ok := ctx.Deadline(); ok {
-		limit = min(limit, time.Until(deadline)-200*time.Millisecond)
+		limit = min(limit, time.Until(deadline)-time.Second)
 	}
 	script := fmt.Sprintf(`
 const done = arguments[arguments.length - 1];
