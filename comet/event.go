@@ -39,7 +39,8 @@ type Event struct {
 	// Heartbeat is the interval in which the server sends something, with Open
 	// on a stream; 0 on the polling transports.
 	Heartbeat time.Duration
-	// Delay is when to come back, with Reconnect.
+	// Delay is when the server wants the client back, with Reconnect, at the
+	// earliest.
 	Delay time.Duration
 }
 

@@ -75,7 +75,7 @@ type Options struct {
 // client grow.
 func (c *Client) Subscribe(ctx context.Context, o Options) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		s := &subscription{client: c, o: o, cursor: o.Cursor, silence: startTimeout}
+		s := &subscription{client: c, o: o, cursor: o.Cursor}
 		err := s.check()
 		if err == nil {
 			err = s.run(ctx, func(e Event) bool { return yield(e, nil) })
@@ -87,12 +87,13 @@ func (c *Client) Subscribe(ctx context.Context, o Options) iter.Seq2[Event, erro
 }
 
 // startTimeout is how long a connection may be silent before the server has
-// said what its heartbeat is.
-const startTimeout = 60 * time.Second
+// said what its heartbeat is, and a poll beyond its time.
+const startTimeout = 30 * time.Second
 
 var (
 	errSilent  = errors.New("comet: nothing came for two heartbeat intervals")
 	errStopped = errors.New("comet: the loop was left")
+	errIdle    = errors.New("comet: a poll was answered at once, with nothing")
 )
 
 // subscription is one run of a loop over Subscribe.
@@ -150,21 +151,22 @@ func (s *subscription) run(ctx context.Context, yield func(Event) bool) error {
 			continue
 		}
 		var wait time.Duration
-		told, ok := errors.AsType[*comeBack](err)
-		switch p, isProblem := errors.AsType[*Problem](err); {
-		case ok && told.cause == nil:
-			wait, s.attempt = told.delay, 0
-		case isProblem && !p.Temporary():
+		var told *comeBack
+		switch p, ok := errors.AsType[*Problem](err); {
+		case errors.Is(err, errIdle):
+			wait = s.client.Backoff.delay(0, 0)
+		case ok && !p.Temporary():
 			return p
 		default:
+			// What the server asks for, it may ask of all its clients alike.
 			wait = s.client.Backoff.delay(s.attempt, s.floor)
-			s.attempt++
-			s.answered = false
-			if ok {
+			if errors.As(err, &told) {
 				wait += told.delay
 				err = told.cause
 			}
-			if s.o.Retrying != nil {
+			s.attempt++
+			s.answered = false
+			if err != nil && s.o.Retrying != nil {
 				s.o.Retrying(err, wait)
 			}
 		}
@@ -174,12 +176,10 @@ func (s *subscription) run(ctx context.Context, yield func(Event) bool) error {
 	}
 }
 
-// comeBack is a server's word on when to come back.
+// comeBack is a server's word on when to come back, at the earliest.
 type comeBack struct {
 	delay time.Duration
-	// cause is the fault that the delay came with. Without one the delay is
-	// for this client alone, and kept to the millisecond.
-	cause error
+	cause error // nil for a reconnect control, which is no fault
 }
 
 func (c *comeBack) Error() string { return fmt.Sprintf("comet: told to come back in %v", c.delay) }
@@ -190,6 +190,10 @@ func (c *comeBack) Unwrap() error { return c.cause }
 func (s *subscription) connect(ctx context.Context, yield func(Event) bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	s.silence = startTimeout
+	if s.polls() {
+		s.silence += s.o.Hold
+	}
 	// The watchdog counts only while the client waits for the server.
 	watchdog := time.AfterFunc(s.silence, func() { cancel(errSilent) })
 	defer watchdog.Stop()
@@ -207,32 +211,24 @@ func (s *subscription) connect(ctx context.Context, yield func(Event) bool) erro
 			return fault(err)
 		}
 		s.cursor = info.Cursor
-	}
-	if s.polls() {
-		s.silence = 2 * s.o.Hold
 		watchdog.Reset(s.silence)
 	}
 	asked := time.Now()
 	resp, err := s.open(ctx)
+	watchdog.Stop()
 	if err != nil {
 		return fault(err)
 	}
 	defer resp.Body.Close()
-	defer context.AfterFunc(ctx, func() { resp.Body.Close() })()
 	p, err := s.parser(resp)
 	if err != nil {
 		return err
 	}
-	if s.polls() && !s.answered {
-		s.answered = true
-		if !yield(Event{Control: Open, Cursor: s.cursor}) {
-			return errStopped
-		}
-	}
-
 	h := &handler{subscription: s, yield: yield, asked: asked}
 	if rw, ok := resp.Body.(io.ReadWriter); ok && s.o.Transport == WebSocket {
 		h.pong = rw
+		// The transport lets go of a connection that was upgraded.
+		defer context.AfterFunc(ctx, func() { resp.Body.Close() })()
 		defer writeFrame(rw, ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusGoingAway, "")))
 	}
 	buf := make([]byte, 32<<10)
@@ -370,6 +366,12 @@ type handler struct {
 // handle yields the frames' events. An error ends the connection.
 func (h *handler) handle(frames []frame) error {
 	for _, f := range frames {
+		if h.polls() && !h.answered && f.problem == nil {
+			h.answered = true
+			if !h.yield(Event{Control: Open, Cursor: h.cursor}) {
+				return errStopped
+			}
+		}
 		switch {
 		case f.problem != nil:
 			return f.problem
@@ -389,7 +391,8 @@ func (h *handler) handle(frames []frame) error {
 				return err
 			}
 			continue
-		case f.Cursor == "": // reconnect, or a poll's gap
+		case f.Cursor == "", // reconnect, or a poll's gap
+			f.Control == Open && h.gapDue(f.Cursor):
 			f.Cursor = h.cursor
 		}
 		h.told = true
@@ -414,6 +417,17 @@ func (h *handler) handle(frames []frame) error {
 	return nil
 }
 
+// gapDue tells whether a gap must follow an open with the id: it does where the
+// server starts elsewhere than was asked. Until that gap is there, a cut must
+// bring the client back to its own cursor, so that the gap is told again.
+func (h *handler) gapDue(id string) bool {
+	switch h.cursor {
+	case "", "now", "earliest":
+		return false
+	}
+	return h.cursor != id
+}
+
 // endPoll deals with the cursor at the end of a poll's answer, which is news
 // only if it is not that of the last message.
 func (h *handler) endPoll(e Event) error {
@@ -427,7 +441,7 @@ func (h *handler) endPoll(e Event) error {
 	// A server that holds nothing (it is about to stop, say) must not be asked
 	// as fast as it answers.
 	if !h.told && time.Since(h.asked) < min(time.Second, h.o.Hold/2) {
-		return &comeBack{delay: h.client.Backoff.delay(0, 0)}
+		return errIdle
 	}
 	return nil
 }
