@@ -11,7 +11,7 @@ import (
 type Message struct {
 	// ID is the message's position, set by the engine.
 	ID Cursor
-	// Channel is a name, not a pattern: see ValidChannel.
+	// Channel is a name, not a pattern: see CheckChannel.
 	Channel string
 	// Type is an optional event name: at most MaxType bytes of UTF-8 without
 	// control characters, not "open" or "error", not starting with "comet:".
