@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"image"
 	"image/png"
 )
 
@@ -32,23 +31,14 @@ func Uniform(picture []byte) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("browser: screenshot: %w", err)
 	}
-	first := decoded.At(decoded.Bounds().Min.X, decoded.Bounds().Min.Y)
-	for p := range points(decoded.Bounds()) {
-		if decoded.At(p.X, p.Y) != first {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-func points(r image.Rectangle) func(yield func(image.Point) bool) {
-	return func(yield func(image.Point) bool) {
-		for y := r.Min.Y; y < r.Max.Y; y++ {
-			for x := r.Min.X; x < r.Max.X; x++ {
-				if !yield(image.Pt(x, y)) {
-					return
-				}
+	bounds := decoded.Bounds()
+	first := decoded.At(bounds.Min.X, bounds.Min.Y)
+	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
+		for x := bounds.Min.X; x < bounds.Max.X; x++ {
+			if decoded.At(x, y) != first {
+				return false, nil
 			}
 		}
 	}
+	return true, nil
 }
