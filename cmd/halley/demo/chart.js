@@ -124,11 +124,11 @@ export class Chart {
   };
 
   // kind is how a message stands in a pane's lane.
-  #kind(entry, { lane, live }, position) {
+  #kind(entry, { lane, live, adopted }, position) {
     if (entry.twice & lane.bit) return { kind: 'twice', radius: 3.2 };
     if (entry.late & lane.bit) return { kind: 'late', radius: 3.2 };
     if (entry.seen & lane.bit) return { kind: 'live', radius: 2.4 };
-    if (live && position > lane.position) return { kind: 'due', radius: 2.6 };
+    if (live && !adopted && position > lane.position) return { kind: 'due', radius: 2.6 };
     return { kind: 'off', radius: 1.6 };
   }
 

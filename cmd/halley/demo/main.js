@@ -80,6 +80,8 @@ async function main() {
   $('#panes').prepend(...panes.map((pane) => pane.element));
   $('#picture').append(picture.element);
   chart = new Chart($('#chart'), ledger, panes);
+  explain(way);
+  examples(start.cursor);
 
   function changed() {
     chart?.update();
@@ -135,39 +137,47 @@ async function main() {
   const few = way.limit < panes.length;
   for (const pane of panes) if (!few || FIRST.includes(pane.name)) pane.switchOn();
   picture.switchOn();
+  picture.paint(); // whoever draws from now on, there is something to show
 
   $('#cut-all').addEventListener('click', () => panes.forEach((pane) => pane.cut()));
+  addEventListener('pagehide', () => panes.forEach((pane) => pane.pagehide()));
+  addEventListener('pageshow', (event) => event.persisted && panes.forEach((pane) => pane.pageshow()));
+  watch(panes);
+  setInterval(ask, ASK);
+
+  // The panes are open first, so that the first message finds them all.
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  const wanted = options.get('auto') ?? (loopback ? '1' : '0');
   let tale = Math.floor(Date.now() / 1000);
-  const wanted = options.get('auto');
-  new Auto(wanted ? wanted !== '0' : loopback, async () => {
+  new Auto(wanted !== '0', async () => {
     await publisher.tale(tale++);
     // Drawing keeps the page busy, so not while the message is on its way.
     await new Promise((resolve) => setTimeout(resolve, 400));
     await picture.paint();
   });
-  if (wanted === '0' || !loopback) picture.paint();
+}
 
-  let ticked = performance.now();
+// watch ticks the panes' watchdogs, and tells them when the page has slept:
+// the silence was then the page's own.
+function watch(panes) {
+  let last = performance.now();
   setInterval(() => {
     const now = performance.now();
-    for (const pane of panes) pane.tick(now, now - ticked > SLEPT);
-    ticked = now;
+    for (const pane of panes) pane.tick(now, now - last > SLEPT);
+    last = now;
   }, 1000);
-  setInterval(() => {
-    if (document.hidden) return;
-    info().then(
-      ({ cursor }) => {
-        reachable(true);
-        ends(cursor);
-      },
-      () => reachable(false),
-    );
-  }, ASK);
-  addEventListener('pagehide', () => panes.forEach((pane) => pane.pagehide()));
-  addEventListener('pageshow', (event) => event.persisted && panes.forEach((pane) => pane.pageshow()));
+}
 
-  explain(way);
-  examples(start.cursor);
+// ask keeps the log's end right while others publish to other channels.
+function ask() {
+  if (document.hidden) return;
+  info().then(
+    ({ cursor }) => {
+      reachable(true);
+      ends(cursor);
+    },
+    () => reachable(false),
+  );
 }
 
 // sockets shows, host by host, which of the six connections are held.
@@ -178,7 +188,7 @@ function sockets(way, panes, picture) {
     if (!held.has(base)) held.set(base, []);
     if (state === 'open' || state === 'connecting') held.get(base).push(name);
   };
-  for (const pane of panes) if (!pane.element.classList.contains('adopted')) hold(pane.base, pane.name, pane.state);
+  for (const pane of panes) if (!pane.adopted) hold(pane.base, pane.name, pane.state);
   if (picture.base) hold(picture.base, 'picture', picture.state);
   $('#sockets').replaceChildren(...[...held].map(([base, names]) => {
     const dots = Array.from({ length: 6 }, (_, i) => h('i', names[i] ? { class: 'held', title: names[i] } : {}));
@@ -190,9 +200,9 @@ function sockets(way, panes, picture) {
 }
 
 function explain(way) {
-  const limit = 'Over HTTP/1.1 a browser holds six connections to a host, over all its tabs, and a held response takes one for as long as it lives. The seventh request waits, without a word: the very limit this technique is known for. ';
+  const limit = 'A browser holds six HTTP/1.1 connections to a host, over all its tabs. A held response takes one for as long as it lives, and the seventh request waits without a word: the very limit this technique is known for. ';
   const text = {
-    spread: limit + 'Every name under .localhost is this machine, yet a host of its own: so the streams here spread over a few.',
+    spread: limit + 'Each name under .localhost is a host of its own, so the streams here spread over a few.',
     single: limit + 'So of the eight streams here at most four are live: switch on another, and the oldest gives way. Over HTTP/2, or on localhost, all are live at once.',
     h2: 'This page came over HTTP/2, where all streams share one connection. Over HTTP/1.1 a browser holds six connections to a host, and a held response takes one for as long as it lives: the very limit this technique is known for.',
   }[way.mode];

@@ -10,7 +10,7 @@ const SETTLE = 500; // after which what was missed has come, as a rule
 const PATIENCE = 5000; // after which it is not waited for
 const REFUSED_PAUSE = 30000;
 const SAMPLES = 32;
-const LINES = 4;
+const LINES = 5;
 
 const WORDS = { idle: 'off', connecting: 'connecting', open: 'open', cut: 'cut', waiting: 'waiting' };
 
@@ -19,6 +19,7 @@ export class Pane {
   cursor;
   catching = null; // what a resumed pane has to show
   received = 0;
+  adopted = false;
   #transport;
   #options;
   #lane;
@@ -69,7 +70,7 @@ export class Pane {
     if (this.live) return;
     this.#options.limiter.admit(this);
     this.#failures = 0;
-    if (this.received) this.catching = this.#mark();
+    if (this.#options.ledger.end) this.catching = this.#mark();
     this.#connect();
   }
 
@@ -83,7 +84,7 @@ export class Pane {
   // cut drops the connection as a bad network would, and comes back from the
   // cursor a little later.
   cut() {
-    if (this.state !== 'open') return;
+    if (this.state !== 'open' || this.adopted) return;
     this.#drop();
     this.catching = this.#mark();
     this.#set('cut');
@@ -150,7 +151,8 @@ export class Pane {
       case 'gap':
       case 'skip':
         this.#options.ledger.gap(this.#lane);
-        this.#say(`The server says that messages before ${short(this.cursor)} may be missing.`, 'gap');
+        if (this.catching) this.catching.gap = true;
+        else this.#say(`A gap: messages up to ${short(this.cursor)} may be missing.`, 'gap');
         break;
       case 'reconnect':
         this.#ended({ why: 'asked to come back', planned: true, delay: envelope.delay });
@@ -177,11 +179,13 @@ export class Pane {
   }
 
   #settled() {
-    const { from, lost, doubled, late } = this.catching;
+    const { from, lost, doubled, late, gap } = this.catching;
     const missing = this.#lane.lost - lost;
     const twice = this.#lane.doubled - doubled;
-    const text = `Resumed at ${short(from)}: ${late} caught up, ${missing} lost, ${twice} doubled.`;
-    this.#say(text, missing || twice ? 'bad' : 'good');
+    const text = gap
+      ? `Resumed with a gap: the server has not kept all that came after ${short(from)}. ${late} caught up.`
+      : `Resumed at ${short(from)}: ${late} caught up, ${missing} lost, ${twice} doubled.`;
+    this.#say(text, missing || twice ? 'bad' : gap ? 'gap' : 'good');
     this.#options.announce(`${this.name}: ${text}`);
     this.catching = null;
   }
@@ -206,10 +210,13 @@ export class Pane {
     const line = { id: envelope.id, data: brief(envelope), took: '', late: false };
     this.#lines.unshift(line);
     this.#lines.length = Math.min(this.#lines.length, LINES);
-    line.late = this.#options.ledger.receive(this.#lane, envelope, this.#openedAt, this.catching);
-    if (line.late) line.took = 'caught up';
-    if (line.late && this.catching) this.catching.late++;
-    this.#fresh ||= !line.late;
+    const late = this.#options.ledger.receive(this.#lane, envelope, this.#openedAt, this.catching);
+    if (late && this.catching) {
+      this.catching.late++;
+      line.late = true;
+      line.took = 'caught up';
+    }
+    this.#fresh ||= !late;
     this.#show();
   }
 
@@ -229,6 +236,7 @@ export class Pane {
   // adopt makes the pane the frame of something else, which from now on
   // states what it does by mirror().
   adopt(element, note) {
+    this.adopted = true;
     this.#drop();
     this.#view.adopt(element, note);
   }

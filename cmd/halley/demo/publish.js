@@ -48,6 +48,7 @@ export async function post(channel, type, body) {
 export class Publisher {
   #ledger;
   #result = $('#result');
+  #failed = false;
 
   constructor(ledger) {
     this.#ledger = ledger;
@@ -80,7 +81,8 @@ export class Publisher {
     try {
       ids = await post(CHANNEL, type, body);
       const span = ids.length > 1 ? `${short(ids[0])} to ${short(ids.at(-1))}` : short(ids[0]);
-      if (!quiet) this.#say(`Kept as ${span}, acknowledged in ${ms(performance.now() - at)}.`);
+      if (quiet) this.#recovered();
+      else this.#say(`Kept as ${span}, acknowledged in ${ms(performance.now() - at)}.`);
       this.onpublished?.(ids.at(-1));
       return true;
     } catch (error) {
@@ -95,7 +97,12 @@ export class Publisher {
     return this.#publish('text/plain; charset=utf-8', RETURNS[n % RETURNS.length], true);
   }
 
+  #recovered() {
+    if (this.#failed) this.#say('');
+  }
+
   #say(text, bad = false) {
+    this.#failed = bad;
     set(this.#result, text);
     this.#result.classList.toggle('bad', bad);
   }
