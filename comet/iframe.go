@@ -46,7 +46,7 @@ func (p *iframeParser) feed(b []byte) (frames []frame, err error) {
 		if i < 0 {
 			return frames, nil
 		}
-		if frames, err = appendDecoded(frames, rest[:size]); err != nil {
+		if frames, err = appendDecoded(frames, expression(rest[:size])); err != nil {
 			return frames, err
 		}
 		rest = rest[size+len(scriptClose):]

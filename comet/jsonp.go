@@ -9,6 +9,18 @@ import (
 // jsonpCallback is the name that the client gives, since one must be given.
 const jsonpCallback = "_"
 
+// expression returns the JSON of a script's argument: itself, or as it is given
+// to JSON.parse where a name in it has a meaning of its own in scripts.
+func expression(b []byte) []byte {
+	inner, ok := bytes.CutPrefix(b, []byte("JSON.parse("))
+	inner, whole := bytes.CutSuffix(inner, []byte(")"))
+	var s string
+	if !ok || !whole || json.Unmarshal(inner, &s) != nil {
+		return b
+	}
+	return []byte(s)
+}
+
 // jsonpParser parses a poll's answer wrapped as /**/callback(…);
 type jsonpParser struct{ pollParser }
 
@@ -18,6 +30,7 @@ func (p *jsonpParser) end() ([]frame, error) {
 	if !ok || !whole {
 		return nil, fmt.Errorf("comet: %.80q is not a whole call of the callback", p.buf)
 	}
+	body = expression(body)
 	var e struct{ Control Control }
 	if json.Unmarshal(body, &e) == nil && e.Control != "" {
 		return appendDecoded(nil, body)

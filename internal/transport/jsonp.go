@@ -3,6 +3,8 @@ package transport
 import (
 	"net/http"
 	"strconv"
+
+	"github.com/halley-comet/halley/internal/wire"
 )
 
 // writeJSONP answers with a call of the client's function. The comment before
@@ -11,7 +13,7 @@ import (
 func writeJSONP(w http.ResponseWriter, q *Request, json []byte) {
 	const begin = "/**/"
 	body := []byte(begin + pad(begin, q.Padding, " ") + q.Callback + "(")
-	body = append(body, json...)
+	body = wire.AppendExpression(body, json)
 	body = append(body, ");"...)
 	w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))

@@ -4,6 +4,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/base64"
 	"strconv"
 	"unicode/utf8"
@@ -121,11 +122,44 @@ func appendJSON(dst, src []byte) []byte {
 	return dst
 }
 
-// AppendScriptSafe appends valid JSON so that it can stand inside an HTML
-// script element: "<", ">", "&" are escaped as \u00…. They occur in strings
-// only, where that means the same (HTML Standard, "Restrictions for contents
-// of script elements").
+// AppendExpression appends valid JSON as a JavaScript expression of the same
+// value. JSON is one already, but for the member __proto__, which would set an
+// object's prototype, or be an error where it stands twice (ECMA-262,
+// "__proto__ Property Names in Object Initializers"): then it is parsed.
+func AppendExpression(dst, json []byte) []byte {
+	if !spellsProto(json) {
+		return append(dst, json...)
+	}
+	dst = append(dst, "JSON.parse("...)
+	dst = AppendString(dst, json)
+	return append(dst, ')')
+}
+
+// spellsProto tells whether JSON may have the name __proto__, also with some of
+// its letters escaped, which encoders have no reason for.
+func spellsProto(json []byte) bool {
+	if bytes.Contains(json, []byte("__proto__")) {
+		return true
+	}
+	for rest := json; ; {
+		i := bytes.Index(rest, []byte(`\u00`))
+		if i < 0 || len(rest) < i+6 {
+			return false
+		}
+		switch string(bytes.ToLower(rest[i+4 : i+6])) {
+		case "5f", "70", "72", "6f", "74": // _ p r o t
+			return true
+		}
+		rest = rest[i+4:]
+	}
+}
+
+// AppendScriptSafe appends what AppendExpression does, so that it can stand
+// inside an HTML script element: "<", ">", "&" are escaped as \u00…. They occur
+// in strings only, where that means the same (HTML Standard, "Restrictions for
+// contents of script elements").
 func AppendScriptSafe(dst, json []byte) []byte {
+	json = AppendExpression(nil, json)
 	start := 0
 	for i, c := range json {
 		if c == '<' || c == '>' || c == '&' {
