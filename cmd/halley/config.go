@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -138,7 +139,13 @@ func (f *configFile) Validate(app *kong.Application) error {
 	return nil
 }
 
-// Resolve returns what the file says of a flag.
+// Resolve returns what the file says of a flag, unless the environment says
+// something.
 func (f *configFile) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	for _, name := range flag.Envs {
+		if _, ok := os.LookupEnv(name); ok {
+			return nil, nil
+		}
+	}
 	return f.values[flag.Name], nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 
 	"github.com/alecthomas/kong"
 )
@@ -21,13 +22,20 @@ type cli struct {
 
 func main() {
 	var c cli
-	ctx := kong.Parse(&c,
+	parser := kong.Must(&c,
 		kong.Name("halley"),
 		kong.Description("A Comet server: one ordered log, one cursor, every technique to push it to a browser."),
-		kong.UsageOnError(),
+		kong.ShortUsageOnError(),
 		kong.Configuration(c.Serve.loadConfig),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)
+	args := os.Args[1:]
+	if file := os.Getenv("HALLEY_CONFIG"); file != "" && len(args) > 0 && args[0] == "serve" {
+		// Before the other flags, so that one on the command line goes last.
+		args = slices.Insert(slices.Clone(args), 1, "--config="+file)
+	}
+	ctx, err := parser.Parse(args)
+	parser.FatalIfErrorf(err)
 	if err := ctx.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "halley:", err)
 		os.Exit(1)
