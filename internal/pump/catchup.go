@@ -174,6 +174,10 @@ func (w *worker) page(c *Conn, page engine.Page, err error) {
 func (w *worker) readFailed(c *Conn, err error) {
 	switch {
 	case w.pump.ctx.Err() != nil:
+	case errors.Is(err, engine.ErrUnavailable) && c.opts.Poll:
+		p := wire.NewProblem(wire.EngineUnavailable, "the log cannot be read now")
+		p.RetryAfter = 2 * retryRead
+		w.end(c, &wire.Control{Kind: wire.Error, Problem: p})
 	case errors.Is(err, engine.ErrUnavailable):
 		time.AfterFunc(retryRead, func() {
 			w.inbox.put(command{conn: c, do: (*worker).catchUpSoon})
@@ -182,6 +186,6 @@ func (w *worker) readFailed(c *Conn, err error) {
 		w.end(c, &wire.Control{Kind: wire.Reconnect, Delay: retryRead})
 	default:
 		w.pump.opts.Logger.Error("halley: reading the log for a connection failed", "error", err)
-		w.end(c, &wire.Control{Kind: wire.Error, Problem: wire.NewProblem(wire.Internal, "")})
+		w.end(c, &wire.Control{Kind: wire.Error, Problem: wire.NewProblem(wire.Internal, "reading the log failed")})
 	}
 }

@@ -268,10 +268,10 @@ func (w *worker) join(c *Conn) {
 	for _, name := range c.opts.Channels {
 		w.index.add(c, name)
 	}
-	if w.drained != nil {
-		c.ending = w.reconnect()
-	}
 	w.catchUpSoon(c)
+	if w.drained != nil {
+		w.sendAway(c)
+	}
 }
 
 func (w *worker) leave(c *Conn) {
@@ -378,10 +378,16 @@ func (w *worker) end(c *Conn, ctrl *wire.Control) {
 func (w *worker) drain(delay func() time.Duration) {
 	w.drained = delay
 	for c := range w.conns {
-		w.end(c, w.reconnect())
+		w.sendAway(c)
 	}
 }
 
-func (w *worker) reconnect() *wire.Control {
-	return &wire.Control{Kind: wire.Reconnect, Delay: w.drained()}
+// sendAway tells a stream when to come back. A poll is answered: it comes back
+// anyhow.
+func (w *worker) sendAway(c *Conn) {
+	if c.opts.Poll {
+		w.expire(c)
+		return
+	}
+	w.end(c, &wire.Control{Kind: wire.Reconnect, Delay: w.drained()})
 }

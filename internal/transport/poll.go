@@ -46,7 +46,7 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o
 	_ = rc.SetWriteDeadline(time.Now().Add(s.WriteTimeout))
 	if err != nil {
 		if r.Context().Err() == nil {
-			s.Refuse(w, r, q, wire.NewProblem(wire.Draining, ""))
+			s.Refuse(w, r, q, wire.NewProblem(wire.Draining, "come back in a moment"))
 		}
 		return
 	}
