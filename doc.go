@@ -5,7 +5,7 @@
 // [http.Handler] that serves the native protocol (docs/protocol.md) wherever it
 // is mounted:
 //
-//	log, err := memory.New(nil)
+//	log, err := memory.New(memory.Options{})
 //	…
 //	hub, err := halley.New(log, nil)
 //	…

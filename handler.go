@@ -3,6 +3,7 @@ package halley
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -78,21 +79,35 @@ func allows(methods, method string) bool {
 
 // endpoint returns the request's path below the mount.
 func (h *Hub) endpoint(r *http.Request) string {
-	path := r.URL.Path
 	mount := h.opts.Path
 	if mount == "" {
-		// As ServeMux matched it: "METHOD host/comet/".
-		_, pattern, found := strings.Cut(r.Pattern, "/")
 		mount = "/comet"
-		if found {
+		// As ServeMux matched it: "METHOD host/comet/".
+		if _, pattern, found := strings.Cut(r.Pattern, "/"); found {
 			mount = "/" + pattern
 		}
 	}
-	mount = strings.TrimSuffix(mount, "/")
-	if rest, ok := strings.CutPrefix(path, mount+"/"); ok {
-		path = rest
+	if rest, ok := cutMount(r.URL.Path, mount); ok {
+		return rest
 	}
-	return strings.TrimPrefix(path, "/")
+	return strings.TrimPrefix(r.URL.Path, "/")
+}
+
+// cutMount removes the segments of a mount from a path. Those of the mount may
+// be wildcards of ServeMux.
+func cutMount(path, mount string) (rest string, ok bool) {
+	rest = strings.TrimPrefix(path, "/")
+	for segment := range strings.SplitSeq(strings.Trim(mount, "/"), "/") {
+		if strings.HasSuffix(segment, "...}") || segment == "" {
+			break
+		}
+		first, after, found := strings.Cut(rest, "/")
+		if !found || first != segment && !strings.HasPrefix(segment, "{") {
+			return "", false
+		}
+		rest = after
+	}
+	return rest, true
 }
 
 func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
@@ -111,10 +126,10 @@ func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
 	case p != nil:
 	case !ok:
 		p = wire.NewProblem(wire.Draining, "come back in a moment")
-		p.RetryAfter = 2 * time.Second
+		p.RetryAfter = comeBack(time.Second, 4*time.Second)
 	case h.opts.MaxConnections > 0 && n > int64(h.opts.MaxConnections):
 		p = wire.NewProblem(wire.TooManyConns, "come back in a moment")
-		p.RetryAfter = 5 * time.Second
+		p.RetryAfter = comeBack(2*time.Second, 8*time.Second)
 	}
 	if p != nil {
 		h.transports.Refuse(w, r, q, p)
@@ -125,6 +140,12 @@ func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
 		after = h.engine.End()
 	}
 	h.transports.Serve(w, r, q, after)
+}
+
+// comeBack draws by lot when a client is to come back, so that those which are
+// turned away together do not return together.
+func comeBack(least, spread time.Duration) time.Duration {
+	return least + rand.N(spread)
 }
 
 // subscribeForm returns the parameters of a subscribe request, from its query
@@ -201,10 +222,15 @@ func (h *Hub) serveHistory(w http.ResponseWriter, r *http.Request) {
 		p.Write(w)
 		return
 	}
-	page, err := h.engine.Read(r.Context(), q.Query)
-	if err != nil {
-		h.problem(r, err).Write(w)
-		return
+	var page Page
+	if q.nothing {
+		page.End = Cursor{Epoch: h.engine.End().Epoch}
+	} else {
+		var err error
+		if page, err = h.engine.Read(r.Context(), q.Query); err != nil {
+			h.problem(r, err).Write(w)
+			return
+		}
 	}
 	body := wire.Page{Cursor: page.End, Gap: q.gap || page.Gap, History: true, More: page.More}
 	for _, m := range page.Messages {
@@ -225,6 +251,9 @@ type historyQuery struct {
 	before Cursor
 	// gap is set if a bound names a position that this log never had.
 	gap bool
+	// nothing is set if a bound lies before the first message, which the
+	// Query's own cannot say.
+	nothing bool
 }
 
 func (h *Hub) historyQuery(form url.Values) (q historyQuery, p *wire.Problem) {
@@ -257,14 +286,15 @@ func (h *Hub) historyQuery(form url.Values) (q historyQuery, p *wire.Problem) {
 		if p != nil {
 			return q, p
 		}
-		q.stopAt(until.Seq, end)
+		q.stopAt(until.Seq)
 	}
 	if s := form.Get("before"); s != "" {
 		if q.before, p = q.bound(s, end); p != nil {
 			return q, p
 		}
 		q.Backward = true
-		q.stopAt(max(q.before.Seq, 1)-1, end)
+		q.stopAt(max(q.before.Seq, 1) - 1)
+		q.before.Seq = min(q.before.Seq, end.Seq) // what a client may be given
 	}
 	return q, nil
 }
@@ -289,10 +319,10 @@ func (q *historyQuery) bound(s string, end Cursor) (Cursor, *wire.Problem) {
 }
 
 // stopAt bounds the query at a sequence, inclusive.
-func (q *historyQuery) stopAt(seq uint64, end Cursor) {
+func (q *historyQuery) stopAt(seq uint64) {
 	switch {
 	case seq == 0:
-		q.After = end // Until cannot say that nothing is wanted
+		q.nothing = true
 	case q.Until == 0 || seq < q.Until:
 		q.Until = seq
 	}
@@ -309,11 +339,11 @@ func (h *Hub) problem(r *http.Request, err error) *wire.Problem {
 		return wire.NewProblem(wire.InvalidMessage, wire.Detail(err))
 	case errors.Is(err, engine.ErrUnavailable), errors.Is(err, engine.ErrClosed):
 		p := wire.NewProblem(wire.EngineUnavailable, "try again, with the same Idempotency-Key if there was one")
-		p.RetryAfter = 2 * time.Second
+		p.RetryAfter = comeBack(time.Second, 2*time.Second)
 		return p
 	case r != nil && r.Context().Err() != nil:
 		return wire.NewProblem(wire.EngineUnavailable, "the request ended before the log answered")
 	}
 	h.opts.Logger.Error("halley: the engine failed", "error", err)
-	return wire.NewProblem(wire.Internal, "")
+	return wire.NewProblem(wire.Internal, "the server's own log has the reason")
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	mathrand "math/rand/v2"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -58,7 +57,7 @@ func New(e Engine, opts *Options) (*Hub, error) {
 		Boundary:       "comet-" + rand.Text(),
 		Active:         o.ActiveContent,
 		Commands:       transport.Commands{Publish: h.publishFrame, MaxChannels: o.MaxChannels},
-		FrameLimit:     o.MaxMessage + 4096,
+		FrameLimit:     o.MaxMessage/3*4 + 4096, // as base64
 	}
 	return h, nil
 }
@@ -126,7 +125,7 @@ const drainSpread = 5 * time.Second
 func (h *Hub) Drain(ctx context.Context) error {
 	h.draining.Store(true)
 	h.pump.Drain(func() time.Duration {
-		return 500*time.Millisecond + mathrand.N(drainSpread)
+		return comeBack(500*time.Millisecond, drainSpread)
 	})
 	select {
 	case <-h.lastLeft():

@@ -175,12 +175,12 @@ func (h *Hub) readForm(body []byte, params url.Values) ([]Message, *wire.Problem
 // An item is a message as clients write it in JSON: a line of a batch, or what
 // a WebSocket publishes.
 type item struct {
-	Channel     *string         `json:"channel"`
-	Type        string          `json:"type"`
-	Data        json.RawMessage `json:"data"`
-	Data64      *string         `json:"data64"`
-	ContentType string          `json:"contentType"`
-	Key         string          `json:"key"` // of a WebSocket's publish only
+	Channel     *string
+	Type        string
+	Data        json.RawMessage
+	Data64      *string
+	ContentType string
+	Key         string // of a WebSocket's publish only
 }
 
 // message returns the message that an item describes: a string is text,
@@ -213,18 +213,21 @@ func (it *item) message() (m Message, err error) {
 }
 
 func parseItem(b []byte) (it item, err error) {
-	if t := bytes.TrimLeft(b, " \t\r\n"); len(t) == 0 || t[0] != '{' {
-		return it, errors.New("want a JSON object")
+	members, err := wire.Members(b)
+	if err != nil {
+		return it, err
 	}
-	if !utf8.Valid(b) {
-		return it, errors.New("not UTF-8")
-	}
-	if err := json.Unmarshal(b, &it); err != nil {
-		var typ *json.UnmarshalTypeError
-		if errors.As(err, &typ) {
-			return it, fmt.Errorf("%s must not be a %s", typ.Field, typ.Value)
+	it.Data = members["data"]
+	for name, field := range map[string]any{
+		"channel": &it.Channel, "type": &it.Type, "data64": &it.Data64, "contentType": &it.ContentType, "key": &it.Key,
+	} {
+		raw, ok := members[name]
+		if !ok {
+			continue
 		}
-		return it, fmt.Errorf("not valid JSON: %v", err)
+		if err := json.Unmarshal(raw, field); err != nil {
+			return it, fmt.Errorf("%s is not a string", name)
+		}
 	}
 	return it, nil
 }

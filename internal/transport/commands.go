@@ -1,10 +1,10 @@
 package transport
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
+
+	"github.com/gobwas/ws/wsutil"
 
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/internal/wire"
@@ -22,10 +22,10 @@ type Commands struct {
 
 // A command is a client's frame: an object with one of three members.
 type command struct {
-	Subscribe   *[]string       `json:"subscribe"`
-	Unsubscribe *[]string       `json:"unsubscribe"`
-	Publish     json.RawMessage `json:"publish"`
-	Ref         json.RawMessage `json:"ref"`
+	Subscribe   *[]string
+	Unsubscribe *[]string
+	Publish     json.RawMessage
+	Ref         json.RawMessage // nil if there is none
 }
 
 // serve does what a client's frame asks for. It returns an error when the
@@ -38,6 +38,13 @@ func (d *webSocketReader) serve(ctx context.Context, frame []byte) error {
 	switch {
 	case cmd.Publish != nil:
 		id, p := d.server.Commands.Publish(ctx, cmd.Publish)
+		if p != nil && p.Code == wire.TooLarge {
+			// As a frame that is too large, but the client learns which.
+			if err := d.refuse(ctx, cmd.Ref, p); err != nil {
+				return err
+			}
+			return wsutil.ErrFrameTooLarge
+		}
 		if p != nil {
 			return d.refuse(ctx, cmd.Ref, p)
 		}
@@ -85,38 +92,37 @@ func (d *webSocketReader) grown(names []string) ([]string, *wire.Problem) {
 	return add, nil
 }
 
-func parseCommand(frame []byte) (command, *wire.Problem) {
-	var cmd command
+func parseCommand(frame []byte) (cmd command, p *wire.Problem) {
 	invalid := func(detail string) (command, *wire.Problem) {
 		return cmd, wire.NewProblem(wire.InvalidFrame, detail)
 	}
-	if t := bytes.TrimLeft(frame, " \t\r\n"); !json.Valid(frame) || t[0] != '{' {
-		return invalid("a frame is a JSON object")
-	}
-	err := json.Unmarshal(frame, &cmd)
-	// The ref first, so that what else is wrong is told under it.
-	if r := cmd.Ref; r != nil && r[0] != '"' && r[0] != '-' && (r[0] < '0' || r[0] > '9') {
-		cmd.Ref = nil
-		if string(r) != "null" {
-			return invalid("ref is a string or a number")
-		}
-	}
-	if len(cmd.Ref) > maxRef {
-		cmd.Ref = nil
-		return invalid("ref is too long")
-	}
-	var typ *json.UnmarshalTypeError
-	if errors.As(err, &typ) {
-		return invalid(typ.Field + " is not what it should be: subscribe and unsubscribe are arrays of strings")
-	}
+	members, err := wire.Members(frame)
 	if err != nil {
 		return invalid(err.Error())
 	}
-	n := 0
-	for _, there := range []bool{cmd.Subscribe != nil, cmd.Unsubscribe != nil, cmd.Publish != nil} {
-		if there {
-			n++
+	// The ref first, so that what else is wrong is told under it.
+	if ref := members["ref"]; ref != nil && string(ref) != "null" {
+		switch {
+		case ref[0] != '"' && ref[0] != '-' && (ref[0] < '0' || ref[0] > '9'):
+			return invalid("ref is a string or a number")
+		case len(ref) > maxRef:
+			return invalid("ref is too long")
 		}
+		cmd.Ref = ref
+	}
+	n := 0
+	for name, list := range map[string]**[]string{"subscribe": &cmd.Subscribe, "unsubscribe": &cmd.Unsubscribe} {
+		raw, ok := members[name]
+		if !ok {
+			continue
+		}
+		n++
+		if err := json.Unmarshal(raw, list); err != nil || *list == nil {
+			return invalid(name + " is an array of strings")
+		}
+	}
+	if cmd.Publish = members["publish"]; cmd.Publish != nil {
+		n++
 	}
 	if n != 1 {
 		return invalid("a frame has one of subscribe, unsubscribe and publish")

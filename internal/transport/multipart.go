@@ -137,7 +137,7 @@ func isActive(contentType string) bool {
 	media, _, _ := strings.Cut(contentType, ";")
 	media = strings.ToLower(strings.TrimSpace(media))
 	return media == "text/html" || strings.HasSuffix(media, "/xml") || strings.HasSuffix(media, "+xml") ||
-		strings.HasPrefix(media, "multipart/") || strings.HasSuffix(media, "javascript")
+		strings.HasPrefix(media, "multipart/") || strings.HasSuffix(media, "xsl") || strings.HasSuffix(media, "javascript")
 }
 
 func matchAny(patterns []string, channel string) bool {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -146,9 +147,13 @@ func closeCode(f pump.Flush) ws.StatusCode {
 
 // upgrade answers the opening handshake. It returns nil once it has refused.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*webSocketConn, *bufio.Reader) {
-	if p := checkUpgrade(r); p != nil {
+	if p := checkUpgrade(w, r); p != nil {
 		if p.Code == wire.UpgradeRequired {
 			w.Header().Set("Sec-WebSocket-Version", "13")
+			if r.ProtoMajor == 1 { // HTTP/2 has no such headers (RFC 9113, 8.2.2)
+				w.Header().Set("Connection", "Upgrade")
+				w.Header().Set("Upgrade", "websocket")
+			}
 		}
 		p.Write(w)
 		return nil, nil
@@ -172,20 +177,39 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*webSocketConn
 
 // checkUpgrade finds what is wrong with an opening handshake (RFC 6455,
 // 4.2.1), so that the answer is a problem as all others are.
-func checkUpgrade(r *http.Request) *wire.Problem {
+func checkUpgrade(w http.ResponseWriter, r *http.Request) *wire.Problem {
 	switch {
 	case r.ProtoMajor != 1 || r.ProtoMinor < 1:
 		return wire.NewProblem(wire.UpgradeRequired, "websocket upgrades a connection of HTTP/1.1, not of "+r.Proto)
 	case !isUpgrade(r.Header) || !hasToken(r.Header, "Connection", "Upgrade"):
 		return wire.NewProblem(wire.UpgradeRequired, "the request has no Connection: Upgrade and Upgrade: websocket; a proxy may have removed them")
+	case !strings.EqualFold(r.Header.Get("Upgrade"), "websocket"):
+		return wire.NewProblem(wire.UpgradeRequired, "Upgrade names other protocols too")
 	case r.Method != http.MethodGet:
 		return wire.NewProblem(wire.UpgradeRequired, "the upgrade must be a GET")
 	case r.Header.Get("Sec-WebSocket-Version") != "13":
 		return wire.NewProblem(wire.UpgradeRequired, "Sec-WebSocket-Version must be 13")
 	case len(r.Header.Get("Sec-WebSocket-Key")) != 24:
 		return wire.NewProblem(wire.InvalidParameter, "Sec-WebSocket-Key must be 16 bytes in base64")
+	case !canHijack(w):
+		return wire.NewProblem(wire.UpgradeRequired, "something between the server and this handler does not let connections be upgraded")
 	}
 	return nil
+}
+
+// canHijack tells whether http.ResponseController's Hijack will find what it
+// needs.
+func canHijack(w http.ResponseWriter) bool {
+	for {
+		if _, ok := w.(http.Hijacker); ok {
+			return true
+		}
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return false
+		}
+		w = u.Unwrap()
+	}
 }
 
 // refuseWebSocket tells a client when to come back. A status of the handshake
@@ -258,7 +282,8 @@ func (d *webSocketReader) run(ctx context.Context, br *bufio.Reader) {
 			d.fail(err)
 			return
 		}
-		if d.serve(ctx, b) != nil {
+		if err := d.serve(ctx, b); err != nil {
+			d.fail(err)
 			return
 		}
 	}

@@ -132,10 +132,6 @@ func (p *Problem) Write(w http.ResponseWriter) {
 	if p.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int((p.RetryAfter+time.Second-1)/time.Second)))
 	}
-	if p.Code == UpgradeRequired {
-		h.Set("Connection", "Upgrade")
-		h.Set("Upgrade", "websocket")
-	}
 	body, _ := p.MarshalJSON() // it cannot fail
 	h.Set("Content-Length", strconv.Itoa(len(body)+1))
 	w.WriteHeader(p.Status)
