@@ -1,0 +1,60 @@
+package halley
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"net/http"
+	"unicode/utf8"
+
+	"github.com/halley-comet/halley/internal/wire"
+)
+
+// maxKey is the length of an Idempotency-Key at most, in bytes.
+const maxKey = 255
+
+// idempotencyKey returns the key of a request, empty if it has none.
+func idempotencyKey(header http.Header) (string, *wire.Problem) {
+	values := header.Values("Idempotency-Key")
+	if len(values) == 0 {
+		return "", nil
+	}
+	if p := checkKey(values[0]); p != nil {
+		return "", p
+	}
+	return clientKey(values[0]), nil
+}
+
+func checkKey(key string) *wire.Problem {
+	if len(key) < 1 || len(key) > maxKey || !utf8.ValidString(key) {
+		return wire.NewProblem(wire.InvalidKey, fmt.Sprintf("a key has 1 to %d bytes", maxKey))
+	}
+	return nil
+}
+
+// clientKey keeps clients' keys apart from those of the hub's own program, and
+// once there are users, those of one user from another's.
+func clientKey(key string) string { return "user\x00\x00" + key }
+
+// digest sums up what a publish request asks for, so that a repeat can be told
+// from another request under the same key.
+func digest(messages []Message, list bool) [32]byte {
+	sum := sha256.New()
+	field := func(s []byte) {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(s)))
+		sum.Write(n[:])
+		sum.Write(s)
+	}
+	if list {
+		field([]byte(ndjsonType))
+	}
+	for i := range messages {
+		m := &messages[i]
+		field([]byte(m.Channel))
+		field([]byte(m.Type))
+		field([]byte(m.ContentType))
+		field(m.Data)
+	}
+	return [32]byte(sum.Sum(nil))
+}
