@@ -113,12 +113,18 @@ export class Pane {
   tick(now, slept) {
     if (slept) this.#heard = now; // the silence was ours
     const silence = now - this.#heard;
-    if (this.state === 'connecting' && silence > START_TIMEOUT) this.#ended({ why: 'no answer' });
+    if (this.state === 'connecting' && silence > START_TIMEOUT) this.#ended({ why: 'No answer: other tabs may hold all connections' });
     if (this.state === 'open' && silence > 2000 * this.#heartbeat) this.#ended({ why: 'two heartbeats missed' });
   }
 
   #connect() {
     this.#drop();
+    const { ledger } = this.#options;
+    if (this.#lane.position < ledger.dropped && ledger.dropped > 0) {
+      // Away for so long that the ledger can't book what it would bring.
+      this.cursor = ledger.entries.at(-1).id;
+      ledger.gap(this.#lane);
+    }
     const run = this.#run;
     const current = (act) => (value) => run === this.#run && act(value);
     this.#heard = performance.now();
