@@ -434,16 +434,16 @@ func (f *fixture) testRefusal() {
 	case "iframe":
 		status, pattern = 200, `^<!DOCTYPE html>.*</script>\n<script>_\(`+problem+`\)</script>$`
 	case "sse":
-		status, pattern = 200, `^retry: 2000\n\nretry: 2000\nevent: comet:reconnect\ndata: \{"control":"reconnect","delay":2000\}\n\n$`
+		status, pattern = 200, `^retry: 2000\n\nretry: \d{3,4}\nevent: comet:reconnect\ndata: \{"control":"reconnect","delay":\d{3,4}\}\n\n$`
 	case "websocket":
-		status, pattern = 101, `(?s)^\x81.\{"control":"reconnect","delay":2000\}\x88\x02\x03\xf5$`
+		status, pattern = 101, `(?s)^\x81.\{"control":"reconnect","delay":\d{3,4}\}\x88\x02\x03\xf5$`
 		body = latin1(b)
 		pattern = strings.ReplaceAll(pattern, `\x81`, "\u0081")
 		pattern = strings.ReplaceAll(pattern, `\x88`, "\u0088")
 		pattern = strings.ReplaceAll(pattern, `\xf5`, "\u00f5")
 	default:
-		if got := resp.Header.Get("Retry-After"); got != "2" {
-			f.Errorf("Retry-After: got %q, want 2", got)
+		if got, err := strconv.Atoi(resp.Header.Get("Retry-After")); err != nil || got < 1 || got > 6 {
+			f.Errorf("Retry-After: got %d, %v, want 1 to 6", got, err)
 		}
 	}
 	if resp.StatusCode != status || !regexp.MustCompile(pattern).MatchString(body) {
@@ -476,9 +476,6 @@ func testClose(f *fixture) {
 		if e.Control != "close" && !refused {
 			f.Errorf("got %+v after Close", e)
 		}
-	}
-	if n := f.hub.Connections(); n != 0 {
-		f.Logf("%d connections after Close", n)
 	}
 	if err := f.hub.Close(); err != nil {
 		f.Errorf("second Close: %v", err)
@@ -531,16 +528,16 @@ func testSlow(f *fixture) {
 	}
 	defer resp.Body.Close()
 	// All messages share their data, so that what grows is what the hub holds.
-	data := bytes.Repeat([]byte("x"), 256<<10)
+	data := bytes.Repeat([]byte("x"), 512<<10)
 	flood := func(n int) {
 		for range n {
-			f.publish(engine.Message{Channel: "a", ContentType: "text/plain", Data: data})
+			f.publish(engine.Message{Channel: "a", Data: data})
 			synctest.Wait()
 		}
 	}
-	flood(60) // HTTP/2's windows are of 4 MiB
+	flood(12) // HTTP/2's window is of 4 MiB
 	before := heap()
-	flood(200)
+	flood(40)
 	if grown := heap() - before; grown > 8<<20 {
 		f.Errorf("the heap grew by %d bytes", grown)
 	}

@@ -51,7 +51,7 @@ func envelopeEvent(b []byte) (e Event, err error) {
 	switch {
 	case !utf8.Valid(b):
 		return e, errors.New("not UTF-8")
-	case bytes.ContainsAny(b, "\r\n\u2028\u2029"):
+	case bytes.ContainsAny(b, "\r\n"), bytes.Contains(b, []byte("\u2028")), bytes.Contains(b, []byte("\u2029")):
 		return e, errors.New("more than a line")
 	}
 	members, err := decodeObject(b)

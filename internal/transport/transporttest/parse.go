@@ -323,11 +323,13 @@ func (v variant) parseAnswer(h http.Header, body []byte) ([]Event, error) {
 	want := "application/json; charset=utf-8"
 	if v.transport == "jsonp" {
 		want = "text/javascript; charset=utf-8"
-		m := jsonpCall.FindSubmatch(body)
-		if m == nil {
+		call, comment := bytes.CutPrefix(body, []byte("/**/"))
+		call, named := bytes.CutPrefix(bytes.TrimLeft(call, " "), []byte("app.on("))
+		call, ended := bytes.CutSuffix(call, []byte(");"))
+		if !comment || !named || !ended {
 			return nil, fmt.Errorf("answer %q is not a call", body)
 		}
-		body = m[1]
+		body = call
 	}
 	if got := h.Get("Content-Type"); got != want {
 		return nil, fmt.Errorf("Content-Type %q, want %q", got, want)
@@ -370,5 +372,3 @@ func (v variant) parseAnswer(h http.Header, body []byte) ([]Event, error) {
 	}
 	return append(events, page), nil
 }
-
-var jsonpCall = regexp.MustCompile(`(?s)^/\*\*/ *app\.on\((.*)\);$`)

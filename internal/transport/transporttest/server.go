@@ -120,6 +120,9 @@ type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
+
+	mu   sync.Mutex
+	open []net.Conn // guarded by mu: the server's ends, since the last cut
 }
 
 func newPipes() *pipes {
@@ -135,10 +138,23 @@ func (l *pipes) dial(budget int) (net.Conn, error) {
 	}
 	select {
 	case l.conns <- server:
+		l.mu.Lock()
+		l.open = append(l.open, server)
+		l.mu.Unlock()
 		return client, nil
 	case <-l.closed:
 		return nil, net.ErrClosed
 	}
+}
+
+// cut breaks all connections.
+func (l *pipes) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.open {
+		_ = c.Close() // that is the cut
+	}
+	l.open = nil
 }
 
 func (l *pipes) Accept() (net.Conn, error) {

@@ -76,6 +76,7 @@ func Run(t *testing.T, newEngine New) {
 	}
 	t.Run("http1.0", func(t *testing.T) { testHTTP10(t, newEngine) })
 	t.Run("goroutines", func(t *testing.T) { testGoroutines(t, newEngine) })
+	t.Run("seam", func(t *testing.T) { testSeam(t, newEngine) })
 }
 
 func silent(v variant) bool { return v.silent }
