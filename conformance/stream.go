@@ -93,6 +93,7 @@ type stream struct {
 	arrived []time.Time
 	err     error         // why it ended
 	changed chan struct{} // closed when data or err change
+	close   func()        // closes the connection, if it is not closed
 
 	pos int // how much of data was read as frames
 }
@@ -204,10 +205,26 @@ func (st *stream) run(body io.Reader, stop func()) {
 			}
 		}
 	})
-	st.t.Cleanup(func() {
+	st.close = sync.OnceFunc(func() {
 		stop()
 		reading.Wait()
 	})
+	st.t.Cleanup(st.close)
+}
+
+// more waits until more has come, at most so long.
+func (st *stream) more(most time.Duration) {
+	st.mu.Lock()
+	changed := st.changed
+	ready := len(st.data) > st.pos || st.err != nil
+	st.mu.Unlock()
+	if ready {
+		return
+	}
+	select {
+	case <-changed:
+	case <-time.After(most):
+	}
 }
 
 // wait waits until f is content with all that came.
@@ -297,6 +314,7 @@ func (s *server) receive(t T, k kind, n int, q subscription) received {
 	}
 	var r received
 	st := s.open(t, k, q)
+	defer st.close()
 	if r.open = st.next(); r.open.control != "open" {
 		t.Fatalf("%s: got %v, want open first", k.name, r.open)
 	}
