@@ -5,7 +5,8 @@
 //
 // runs the tests, headless, also as root. Without HALLEY_E2E they are skipped;
 // with it a browser that is missing is a failure. HALLEY_SHOTS names a
-// directory that keeps the screenshots.
+// directory that keeps the screenshots. HALLEY_BINARY names a halley to test in
+// place of one built from this tree, e.g. with -race.
 //
 // Every test runs in each engine, as a subtest with its name: -run /firefox.
 package e2e

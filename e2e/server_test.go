@@ -61,6 +61,9 @@ func serve(t *testing.T, flags ...string) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if fault := regexp.MustCompile(`DATA RACE|panic`).FindString(p.Output()); fault != "" {
+			t.Errorf("the server printed %q", fault)
+		}
 		if t.Failed() {
 			t.Logf("the server printed:\n%s", p.Output())
 		}
