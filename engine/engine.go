@@ -34,8 +34,9 @@ var (
 // strings of appended messages, which the caller hands over for good.
 type Engine interface {
 	// Append stores a batch whole or not at all, and returns when it is as
-	// safe as the engine promises. Its messages get consecutive sequences, in
-	// their order, and one time, which is never below that of an earlier
+	// safe as the engine promises and End has come to it. Sequences count
+	// messages without a hole; those of a batch follow each other, in their
+	// order. They get one time, which is never below that of an earlier
 	// message. A batch whose Key and Digest were seen within the engine's
 	// idempotency window is not stored again: the first receipt is returned
 	// with Repeated set. While a batch with the same Key is being stored,
@@ -59,7 +60,8 @@ type Engine interface {
 	// channels and in log order, as many as fit into its capacity, and returns
 	// it. It serves live delivery: it reads from memory, never blocks, and
 	// holds the newest messages whether or not retention has removed them
-	// meanwhile (an engine states how many). ok is false, and buf unchanged,
+	// meanwhile: some thousands of them, fewer only where that much memory
+	// would be more than it may use. ok is false, and buf unchanged,
 	// if it cannot go on from after: the position is of another epoch, beyond
 	// End, or older than what is held. The caller then reads with Read, which
 	// tells of gaps. Tail returns nothing beyond End.

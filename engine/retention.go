@@ -12,7 +12,7 @@ type Retention struct {
 	Count int
 	// Age is how long a message is kept.
 	Age time.Duration
-	// Bytes is the sum of the messages' sizes; the newest message is kept even
+	// Bytes is the sum of the messages' sizes, their data and headers; the newest message is kept even
 	// where it is larger.
 	Bytes int64
 }
