@@ -2,16 +2,66 @@ package conformance_test
 
 import (
 	"flag"
+	"net/http"
+	"net/http/httptest"
 	"testing"
+	"time"
 
+	"github.com/halley-comet/halley"
 	"github.com/halley-comet/halley/conformance"
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/engine/memory"
 )
 
-var url = flag.String("url", "", "the mount of the server to be tested, e.g. http://127.0.0.1:8080/comet")
+var serverURL = flag.String("url", "", "the mount of the server to be tested, e.g. http://127.0.0.1:8080/comet")
 
-func TestServer(t *testing.T) {
-	if *url == "" {
+// TestURL tests a server that runs somewhere.
+func TestURL(t *testing.T) {
+	if *serverURL == "" {
 		t.Skip("no server to test: go test ./conformance -url=http://127.0.0.1:8080/comet")
 	}
-	conformance.Test(t, *url)
+	conformance.Test(t, *serverURL)
+}
+
+// TestHalley tests a server in this process, which is configured so that no
+// case is skipped for its sake.
+func TestHalley(t *testing.T) {
+	if *serverURL != "" {
+		t.Skip("another server is tested")
+	}
+	conformance.TestWith(t, newServer(t, nil), conformance.Options{Quick: testing.Short(), RetainPrefix: retainPrefix, RetainCount: 5})
+}
+
+const retainPrefix = "conformance-few"
+
+// newServer starts a server, behind wrap if that is not nil, and returns its
+// mount.
+func newServer(t *testing.T, wrap func(http.Handler) http.Handler) string {
+	t.Helper()
+	log, err := memory.New(memory.Options{Rules: []engine.RetentionRule{{Pattern: retainPrefix + "/*", Retention: engine.Retention{Count: 5}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub, err := halley.New(log, &halley.Options{Heartbeat: 250 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/comet/", hub)
+	var handler http.Handler = mux
+	if wrap != nil {
+		handler = wrap(mux)
+	}
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	t.Cleanup(func() {
+		hub.Close()
+		server.CloseClientConnections()
+		server.Close()
+		log.Close()
+	})
+	return server.URL + "/comet"
 }

@@ -3,6 +3,7 @@ package conformance
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 var envelopeCases = []testCase{
@@ -202,49 +203,68 @@ func controlHeartbeat(t T, s *server) {
 	if s.heartbeat <= 0 || s.heartbeat > maxHeartbeat {
 		t.Skipf("the server's heartbeat of %v is too long to wait for", s.heartbeat)
 	}
-	for _, k := range streams {
-		st := s.open(t, k, on(s.channel(), "now"))
+	for _, st := range s.quiet(t) {
 		last := position(t, st.next().id)
-		for range 3 {
+		for range 4 {
 			e := st.next()
 			if e.control != "heartbeat" || position(t, e.id) < last {
-				t.Errorf("%s: got %v, want a heartbeat at %d or later", k.name, e, last)
+				t.Errorf("%s: got %v, want a heartbeat at %d or later", st.kind.name, e, last)
 			}
 			last = position(t, e.id)
 		}
-		st.mu.Lock()
-		defer st.mu.Unlock()
-		for i := range st.arrived[1:] {
-			// Half an interval for a busy machine.
-			if silent := st.arrived[i+1].Sub(st.arrived[i]); silent > s.heartbeat*3/2 {
-				t.Errorf("%s: silent for %v, with a heartbeat of %v", k.name, silent, s.heartbeat)
-			}
+		if late := st.late(3, s.heartbeat*5/4+50*time.Millisecond); late > 1 {
+			t.Errorf("%s: %d of 3 heartbeats came after more than the interval of %v", st.kind.name, late, s.heartbeat)
 		}
 	}
 }
 
-// maxHeartbeat is the longest heartbeat that the suite waits for: 2 s.
-const maxHeartbeat = 2e9
+// late counts those of the last n arrivals that came too long after the one
+// before. On a busy machine any one may.
+func (st *stream) late(n int, most time.Duration) (late int) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for i := max(1, len(st.arrived)-n); i < len(st.arrived); i++ {
+		if st.arrived[i].Sub(st.arrived[i-1]) > most {
+			late++
+		}
+	}
+	return late
+}
+
+// quiet opens a stream of each kind to a channel without messages.
+func (s *server) quiet(t T) (all []*stream) {
+	t.Helper()
+	for _, k := range streams {
+		all = append(all, s.open(t, k, on(s.channel(), "now")))
+	}
+	return all
+}
+
+// maxHeartbeat is the longest heartbeat that the suite waits for.
+const maxHeartbeat = 2 * time.Second
 
 func controlHeartbeatMoves(t T, s *server) {
 	if s.heartbeat <= 0 || s.heartbeat > maxHeartbeat {
 		t.Skipf("the server's heartbeat of %v is too long to wait for", s.heartbeat)
 	}
-	for _, k := range streams {
-		st := s.open(t, k, on(s.channel(), "now"))
+	open := s.quiet(t)
+	for _, st := range open {
 		st.next()
-		elsewhere := s.text(t, s.channel(), "elsewhere")[0]
-		// One may have been on its way; the next knows of it.
-		for i := range 3 {
+	}
+	elsewhere := s.text(t, s.channel(), "elsewhere")[0]
+	// Some may have been on their way; then comes one that knows of it.
+	deadline := time.Now().Add(patience)
+	for _, st := range open {
+		for {
 			e := st.next()
 			if e.control != "heartbeat" {
-				t.Fatalf("%s: got %v, want a heartbeat", k.name, e)
+				t.Fatalf("%s: got %v, want a heartbeat", st.kind.name, e)
 			}
 			if position(t, e.id) >= position(t, elsewhere.id) {
 				break
 			}
-			if i == 2 {
-				t.Errorf("%s: got %v, want it to have moved on to %s", k.name, e, elsewhere.id)
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: got %v, want it to have moved on to %s", st.kind.name, e, elsewhere.id)
 			}
 		}
 	}

@@ -70,10 +70,9 @@ func (s *server) record(t T, k kind, q subscription, n int) int {
 	}
 	st := s.open(t, k, q)
 	defer st.close()
-	for n > 0 {
-		if e := st.next(); e.control == "" {
-			n--
-		}
+	st.next()
+	for range n {
+		st.nextMessage()
 	}
 	return st.pos
 }

@@ -17,8 +17,9 @@ import (
 	"time"
 )
 
-// patience is how long the suite waits for something that is due at once.
-const patience = 10 * time.Second
+// patience is how long the suite waits for something that is due at once. Only
+// its own tests change it.
+var patience = 10 * time.Second
 
 // server is the server under test.
 type server struct {

@@ -288,9 +288,12 @@ func (st *stream) next() event {
 // nextMessage returns the next event that is no heartbeat.
 func (st *stream) nextMessage() event {
 	st.t.Helper()
-	for {
+	for deadline := time.Now().Add(patience); ; {
 		if e := st.next(); e.control != "heartbeat" {
 			return e
+		}
+		if time.Now().After(deadline) {
+			st.t.Fatalf("%s: in %v there were only heartbeats", st.kind.name, patience)
 		}
 	}
 }
@@ -319,9 +322,12 @@ func (s *server) receive(t T, k kind, n int, q subscription) received {
 		t.Fatalf("%s: got %v, want open first", k.name, r.open)
 	}
 	r.cursor = r.open.id
-	for len(r.messages) < n {
+	for deadline := time.Now().Add(patience); len(r.messages) < n; {
 		begin := st.pos
 		e := st.next()
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: got %d messages in %v, want %d", k.name, len(r.messages), patience, n)
+		}
 		switch e.control {
 		case "":
 			if len(r.messages) == 0 {
