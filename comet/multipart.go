@@ -27,7 +27,8 @@ type multipartParser struct {
 type multipartState uint8
 
 const (
-	atDelimiter multipartState = iota // CRLF--B is next
+	inPreamble  multipartState = iota // which is skipped (RFC 2046, 5.1.1)
+	atDelimiter                       // CRLF--B is next
 	afterDelimiter
 	inHeader
 	inBody
@@ -44,6 +45,13 @@ func (p *multipartParser) feed(b []byte) (frames []frame, err error) {
 	defer func() { p.buf = append(p.buf[:0], rest...) }()
 	for {
 		switch p.state {
+		case inPreamble:
+			i := bytes.Index(rest, p.delimiter)
+			if i < 0 {
+				rest = rest[max(0, len(rest)-len(p.delimiter)+1):]
+				return frames, nil
+			}
+			rest, p.state = rest[i:], atDelimiter
 		case atDelimiter:
 			n := min(len(rest), len(p.delimiter))
 			if !bytes.Equal(rest[:n], p.delimiter[:n]) {

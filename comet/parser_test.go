@@ -85,7 +85,7 @@ var streams = map[string]struct {
 	},
 	"multipart": {
 		func(max int) parser { return newMultipartParser("B", max) },
-		wrap("--B\r\n", func(e string) string {
+		wrap("  --Bx\n--B \r\n--B\r\n", func(e string) string {
 			return fmt.Sprintf("Content-Type: application/json; charset=utf-8\r\ncontent-length: %d\r\nComet-Id: x\r\n\r\n%s\r\n--B\r\n", len(e), e)
 		}),
 	},

@@ -9,13 +9,13 @@ import (
 )
 
 var channelCases = []testCase{
-	{"channels/names", "1–255 bytes; segments of ASCII letters, digits and -_.~!$()@:+,=%, case-sensitive; no empty segment, no . or .., no leading or trailing /", channelNames},
-	{"channels/decoded-once", "taken literally after one URL decoding", channelDecodedOnce},
-	{"channels/reserved", "meta/… and service/… are reserved for front ends", channelReserved},
-	{"channels/patterns", "Patterns: a last segment * or **; alone they are valid; a* and a/*/b are 400", channelPatterns},
-	{"channels/matching", "* (exactly one segment) or ** (one or more); a/** does not match a", channelMatching},
-	{"channels/one-copy", "A message that matches several of a subscription's channels comes once, with its real channel name", channelOneCopy},
-	{"channels/patterns-not-published", "Patterns (subscribing, history and rights only)", channelPatternsNotPublished},
+	{"channels/names", "2.1", "1–255 bytes; segments of ASCII letters, digits and -_.~!$()@:+,=%, case-sensitive; no empty segment, no . or .., no leading or trailing /", channelNames},
+	{"channels/decoded-once", "2.2", "taken literally after one URL decoding", channelDecodedOnce},
+	{"channels/reserved", "2.4", "meta/… and service/… are reserved for front ends", channelReserved},
+	{"channels/patterns", "2.6", "Patterns: a last segment * or **; alone they are valid; a* and a/*/b are 400", channelPatterns},
+	{"channels/matching", "2.5", "* (exactly one segment) or ** (one or more); a/** does not match a", channelMatching},
+	{"channels/one-copy", "2.7", "A message that matches several of a subscription's channels comes once, with its real channel name", channelOneCopy},
+	{"channels/patterns-not-published", "2.5", "Patterns (subscribing, history and rights only)", channelPatternsNotPublished},
 }
 
 // badNames can be neither names nor patterns.

@@ -7,12 +7,12 @@ import (
 )
 
 var envelopeCases = []testCase{
-	{"envelope/json", "data is the JSON value when it was published as JSON (numbers kept as written)", envelopeJSON},
-	{"envelope/text", "a JSON string when it was text", envelopeText},
-	{"envelope/binary", "for anything else data64 and contentType stand in its place", envelopeBinary},
-	{"envelope/type", "type is left out when there is none", envelopeType},
-	{"envelope/time", "time: Unix ms, never decreasing in the log", envelopeTime},
-	{"envelope/same-everywhere", "A transport only decides how the same messages are framed", envelopeSameEverywhere},
+	{"envelope/json", "6.3", "data is the JSON value when it was published as JSON (numbers kept as written)", envelopeJSON},
+	{"envelope/text", "6.4", "a JSON string when it was text", envelopeText},
+	{"envelope/binary", "6.2", "for anything else data64 and contentType stand in its place", envelopeBinary},
+	{"envelope/type", "6.2", "type is left out when there is none", envelopeType},
+	{"envelope/time", "6.2", "time: Unix ms, never decreasing in the log", envelopeTime},
+	{"envelope/same-everywhere", "6.2", "A transport only decides how the same messages are framed", envelopeSameEverywhere},
 }
 
 // everywhere checks that messages come as they were published, on every
@@ -142,12 +142,12 @@ func envelopeSameEverywhere(t T, s *server) {
 }
 
 var controlCases = []testCase{
-	{"controls/open", "open opens every stream (heartbeat in seconds, possibly a fraction); id is the position it starts after", controlOpen},
-	{"controls/open-at-once", "id is not the end of the log: a cut while catching up must lose nothing", controlOpenCatchingUp},
-	{"controls/live", "One ordered log: what is published while a stream is open comes at once, in order", controlLive},
-	{"controls/heartbeat", "something is sent at least once in each interval", controlHeartbeat},
-	{"controls/heartbeat-moves-on", "Its id lets a quiet subscription's cursor move on", controlHeartbeatMoves},
-	{"controls/padding", "at least so many bytes of body in all before the first message, at most 65,536", controlPadding},
+	{"controls/open", "7.2", "open opens every stream (heartbeat in seconds, possibly a fraction); id is the position it starts after", controlOpen},
+	{"controls/open-at-once", "7.2", "id is not the end of the log: a cut while catching up must lose nothing", controlOpenCatchingUp},
+	{"controls/live", "8.8", "One ordered log: what is published while a stream is open comes at once, in order", controlLive},
+	{"controls/heartbeat", "7.4", "something is sent at least once in each interval", controlHeartbeat},
+	{"controls/heartbeat-moves-on", "7.6", "Its id lets a quiet subscription's cursor move on", controlHeartbeatMoves},
+	{"controls/padding", "8.6", "at least so many bytes of body in all before the first message, at most 65,536", controlPadding},
 }
 
 func controlOpen(t T, s *server) {

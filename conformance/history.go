@@ -8,12 +8,13 @@ import (
 )
 
 var historyCases = []testCase{
-	{"history/ascending", "cursor (default earliest), ascending, limit", historyAscending},
-	{"history/default-limit", "limit 100 by default and 1,000 at most", historyLimit},
-	{"history/until", "until=C stops at C, inclusive", historyUntil},
-	{"history/before", "before=C gives the newest limit messages before C, exclusive, still in ascending order; cursor is the first message's id, to be the next before", historyBefore},
-	{"history/empty", "long-polling's body …, never held: C is, when there is none, the log's end", historyEmpty},
-	{"history/several-channels", "Patterns (subscribing, history and rights only)", historySeveral},
+	{"history/ascending", "17.4", "cursor (default earliest), ascending, limit", historyAscending},
+	{"history/default-limit", "17.1", "limit 100 by default and 1,000 at most", historyLimit},
+	{"history/until", "17.1", "until=C stops at C, inclusive", historyUntil},
+	{"history/before", "17.5", "before=C gives the newest limit messages before C, exclusive, still in ascending order; cursor is the first message's id, to be the next before", historyBefore},
+	{"history/bounds", "17.7", "limit: more than 1,000 is taken for 1,000; 0, or not a decimal number, is 400; until and before take now (everything) and earliest (nothing)", historyBounds},
+	{"history/empty", "17.4", "long-polling's body …, never held: C is, when there is none, the log's end", historyEmpty},
+	{"history/several-channels", "17.1", "Patterns (subscribing, history and rights only)", historySeveral},
 }
 
 func (s *server) page(t T, pairs ...string) page {
@@ -105,6 +106,30 @@ func historyBefore(t T, s *server) {
 	isAll(t, "exclusive", s.page(t, "channel", ch, "before", want[3].id).messages, want[:3])
 }
 
+func historyBounds(t T, s *server) {
+	ch := s.channel()
+	want := s.text(t, ch, numbered(3)...)
+	for _, bad := range []string{"0", "-1", "x", "1.5", "99999999999"} {
+		problem(t, s.get(t, "/history?"+query("channel", ch, "limit", bad)), http.StatusBadRequest)
+	}
+	isAll(t, "limit=5000", s.page(t, "channel", ch, "limit", "5000").messages, want)
+	for _, name := range []string{"until", "before"} {
+		isAll(t, name+"=now", s.page(t, "channel", ch, name, "now").messages, want)
+		isAll(t, name+"=earliest", s.page(t, "channel", ch, name, "earliest").messages, nil)
+		beyond := s.page(t, "channel", ch, name, s.beyond(t))
+		if isAll(t, name+" beyond the end", beyond.messages, want); beyond.gap {
+			t.Errorf("%s beyond the end: a gap", name)
+		}
+		foreign := s.page(t, "channel", ch, name, s.foreign(t))
+		if isAll(t, name+" of another epoch", foreign.messages, want); !foreign.gap {
+			t.Errorf("%s of another epoch: no gap", name)
+		}
+	}
+	isAll(t, "cursor=now", s.page(t, "channel", ch, "cursor", "now").messages, nil)
+	isAll(t, "both", s.page(t, "channel", ch, "until", want[1].id, "before", want[1].id).messages, want[:1])
+	isAll(t, "before, from a cursor", s.page(t, "channel", ch, "cursor", want[0].id, "before", want[2].id).messages, want[1:2])
+}
+
 func historyEmpty(t T, s *server) {
 	elsewhere := s.text(t, s.channel(), "x")[0]
 	ch := s.channel()
@@ -132,9 +157,9 @@ func historySeveral(t T, s *server) {
 }
 
 var infoCases = []testCase{
-	{"info/members", `{"protocol":1,"version":…,"transports":[…],"heartbeat":25,"hosts":[…],"cursor":C}`, infoMembers},
-	{"info/cursor", "the cursor is the log's end now, for a page that renders a snapshot and then subscribes from it", infoCursor},
-	{"info/client.js", "GET /comet/client.js: the browser client", infoClient},
+	{"info/members", "18.1", `{"protocol":1,"version":…,"transports":[…],"heartbeat":25,"hosts":[…],"cursor":C}`, infoMembers},
+	{"info/cursor", "18.2", "the cursor is the log's end now, for a page that renders a snapshot and then subscribes from it", infoCursor},
+	{"info/client.js", "4.2", "GET /comet/client.js: the browser client", infoClient},
 }
 
 func infoMembers(t T, s *server) {

@@ -14,18 +14,19 @@ import (
 )
 
 var httpCases = []testCase{
-	{"http/stream-headers", "Every response has Cache-Control: no-store (streams also no-transform) and X-Content-Type-Options: nosniff; streams also X-Accel-Buffering: no", httpStreamHeaders},
-	{"http/unknown-paths", "404 for unknown paths", httpUnknownPaths},
-	{"http/wrong-methods", "405 with Allow for wrong methods (HEAD on subscribe too)", httpWrongMethods},
-	{"http/options", "OPTIONS 204", httpOptions},
-	{"http/problems", "Errors are RFC 9457 application/problem+json with status, title, detail and a code", httpProblems},
-	{"http/unknown-parameters", "Unknown parameters are ignored", httpUnknownParameters},
-	{"http/post-subscribe", "or POST with the same parameters as a form, for long lists", httpPostSubscribe},
-	{"http/cors-loopback", "CORS for configured origins and, by default, loopback names with any port", httpCORSLoopback},
-	{"http/cors-stranger", "Host and Origin are checked from the first day, since pages of strangers can reach a server on loopback", httpCORSStranger},
-	{"http/host", "Host and Origin are checked from the first day", httpHost},
-	{"http/1.0", "HTTP/1.0 clients (nginx's default upstream) get streams delimited by the connection's end", http10},
-	{"http/2", "Subscribe: over HTTP/2 as over HTTP/1.1", http2},
+	{"http/stream-headers", "4.5", "Every response has Cache-Control: no-store (streams also no-transform) and X-Content-Type-Options: nosniff; streams also X-Accel-Buffering: no", httpStreamHeaders},
+	{"http/unknown-paths", "4.3", "404 for unknown paths", httpUnknownPaths},
+	{"http/wrong-methods", "4.4", "405 with Allow for wrong methods (HEAD on subscribe too)", httpWrongMethods},
+	{"http/options", "4.4", "OPTIONS 204", httpOptions},
+	{"http/problems", "5.1", "Errors are RFC 9457 application/problem+json with status, title, detail and a code", httpProblems},
+	{"http/unknown-parameters", "1.5", "Unknown parameters are ignored", httpUnknownParameters},
+	{"http/post-subscribe", "8.1", "or POST with the same parameters as a form, for long lists", httpPostSubscribe},
+	{"http/cors-loopback", "19.3", "CORS for configured origins and, by default, loopback names with any port", httpCORSLoopback},
+	{"http/cors-stranger", "19.4", "Host and Origin are checked from the first day, since pages of strangers can reach a server on loopback", httpCORSStranger},
+	{"http/fetch-metadata", "19.4", "Subscribe and publish are refused where Origin is not there, Sec-Fetch-Site says cross-site or same-site, and Referer does not name an allowed origin", httpFetchMetadata},
+	{"http/host", "19.1", "Host and Origin are checked from the first day", httpHost},
+	{"http/1.0", "21.2", "HTTP/1.0 clients (nginx's default upstream) get streams delimited by the connection's end", http10},
+	{"http/2", "21.1", "Subscribe: over HTTP/2 as over HTTP/1.1", http2},
 }
 
 func httpStreamHeaders(t T, s *server) {
@@ -55,7 +56,7 @@ func httpStreamHeaders(t T, s *server) {
 }
 
 func httpUnknownPaths(t T, s *server) {
-	for _, path := range []string{"/nosuch", "/subscribe/more", "/publish/more", "/info.json", "/Subscribe"} {
+	for _, path := range []string{"/nosuch", "/subscribe/more", "/publish/more", "/info.json", "/Subscribe", "/subscribe/", "/history/", "/info/"} {
 		problem(t, s.get(t, path), http.StatusNotFound)
 	}
 	problem(t, s.do(t, "POST", "/nosuch", "x", "Content-Type", "text/plain"), http.StatusNotFound)
@@ -86,6 +87,8 @@ func httpOptions(t T, s *server) {
 	for _, path := range []string{"/subscribe", "/publish", "/history", "/info"} {
 		if r := s.do(t, "OPTIONS", path, ""); r.status != http.StatusNoContent || len(r.body) > 0 {
 			t.Errorf("got %s, want 204 without a body", r)
+		} else if r.header.Get("Allow") == "" {
+			t.Errorf("OPTIONS %s: no Allow", path)
 		}
 	}
 }
@@ -203,6 +206,33 @@ func httpCORSStranger(t T, s *server) {
 	}
 	if p := s.history(t, "channel", ch); len(p.messages) > 0 {
 		t.Errorf("a stranger's message is in the log: %v", p.messages)
+	}
+}
+
+func httpFetchMetadata(t T, s *server) {
+	ch := s.channel()
+	poll := "/subscribe?" + query("channel", ch, "timeout", "0")
+	publish := "/publish?" + query("channel", ch)
+	for _, site := range []string{"cross-site", "same-site"} {
+		for _, referer := range []string{"", "https://stranger.example/page", "no URL"} {
+			header := []string{"Sec-Fetch-Site", site, "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "script"}
+			if referer != "" {
+				header = append(header, "Referer", referer)
+			}
+			problem(t, s.get(t, poll, header...), http.StatusForbidden)
+			problem(t, s.do(t, "POST", publish, "x", append(header, "Content-Type", "text/plain")...), http.StatusForbidden)
+		}
+		if r := s.get(t, poll, "Sec-Fetch-Site", site, "Sec-Fetch-Dest", "script", "Referer", "http://localhost:3000/page"); r.status != http.StatusOK {
+			t.Errorf("from a loopback page: got %s, want 200", r)
+		}
+	}
+	for _, site := range []string{"same-origin", "none"} {
+		if r := s.get(t, poll, "Sec-Fetch-Site", site); r.status != http.StatusOK {
+			t.Errorf("Sec-Fetch-Site: %s: got %s, want 200", site, r)
+		}
+	}
+	if n := len(s.history(t, "channel", ch).messages); n > 0 {
+		t.Errorf("%d messages that were refused are in the log", n)
 	}
 }
 

@@ -6,11 +6,11 @@ import (
 )
 
 var negotiationCases = []testCase{
-	{"negotiation/transport", "transport: long-polling, jsonp, iframe, multipart, xhr-streaming, sse, websocket; anything else 400", negotiationTransport},
-	{"negotiation/accept", "Left out: Accept by q, ties in this order: text/event-stream → sse, multipart/x-mixed-replace → multipart, application/x-ndjson → xhr-streaming, anything else → long-polling", negotiationAccept},
-	{"negotiation/upgrade", "Left out: Upgrade: websocket → websocket; websocket without an upgrade 426", negotiationUpgrade},
-	{"negotiation/format", "envelope, or for sse and multipart raw, which is their default; elsewhere raw is 400", negotiationFormat},
-	{"negotiation/channel", "channel: at least one, except for websocket", negotiationChannel},
+	{"negotiation/transport", "8.1", "transport: long-polling, jsonp, iframe, multipart, xhr-streaming, sse, websocket; anything else 400", negotiationTransport},
+	{"negotiation/accept", "8.3", "Left out: Accept by q, ties in this order: text/event-stream → sse, multipart/x-mixed-replace → multipart, application/x-ndjson → xhr-streaming, anything else → long-polling", negotiationAccept},
+	{"negotiation/upgrade", "15.1", "Left out: Upgrade: websocket → websocket; websocket without an upgrade 426", negotiationUpgrade},
+	{"negotiation/format", "8.1", "envelope, or for sse and multipart raw, which is their default; elsewhere raw is 400", negotiationFormat},
+	{"negotiation/channel", "8.1", "channel: at least one, except for websocket", negotiationChannel},
 }
 
 func negotiationTransport(t T, s *server) {
@@ -39,6 +39,7 @@ func negotiationAccept(t T, s *server) {
 	for accept, want := range map[string]string{
 		"":                                      poll,
 		"*/*":                                   poll,
+		"text/*":                                poll,
 		"application/json":                      poll,
 		"text/html":                             poll,
 		"image/png,image/*":                     poll,
@@ -102,6 +103,9 @@ func negotiationUpgrade(t T, s *server) {
 	problem(t, r, http.StatusUpgradeRequired)
 	if !hasToken(r.header, "Upgrade", "websocket") {
 		t.Errorf("got Upgrade %q, want websocket (RFC 9110, 15.5.22)", r.header.Get("Upgrade"))
+	}
+	if got := r.header.Get("Sec-WebSocket-Version"); got != "13" {
+		t.Errorf("got Sec-WebSocket-Version %q, want 13 (RFC 6455, 4.4)", got)
 	}
 	problem(t, s.get(t, "/subscribe?"+query("transport", "websocket")), http.StatusUpgradeRequired)
 }

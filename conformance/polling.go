@@ -9,14 +9,14 @@ import (
 )
 
 var longPollingCases = []testCase{
-	{"long-polling/body", `{"cursor":C,"messages":[envelope,…]}: C is the last message's id`, pollBody},
-	{"long-polling/at-once", "timeout: 0 answers at once; C is, when there is none, the log's end", pollAtOnce},
-	{"long-polling/held", "held until there is something or the time is over", pollHeld},
-	{"long-polling/held-from-now", "A first poll without a cursor is held from now", pollHeldFromNow},
-	{"long-polling/wakes", "held until there is something", pollWakes},
-	{"long-polling/1000-messages", "At most 1,000 messages", pollThousand},
-	{"long-polling/1-mib", "or 1 MiB", pollMebibyte},
-	{"long-polling/gap", `with "gap":true where one is due`, pollGap},
+	{"long-polling/body", "9.5", `{"cursor":C,"messages":[envelope,…]}: C is the last message's id`, pollBody},
+	{"long-polling/at-once", "9.3", "timeout: 0 answers at once; C is, when there is none, the log's end", pollAtOnce},
+	{"long-polling/held", "9.2", "held until there is something or the time is over", pollHeld},
+	{"long-polling/held-from-now", "9.6", "A first poll without a cursor is held from now", pollHeldFromNow},
+	{"long-polling/wakes", "9.2", "held until there is something", pollWakes},
+	{"long-polling/1000-messages", "9.4", "At most 1,000 messages", pollThousand},
+	{"long-polling/1-mib", "9.4", "or 1 MiB", pollMebibyte},
+	{"long-polling/gap", "9.1", `with "gap":true where one is due`, pollGap},
 }
 
 func pollBody(t T, s *server) {
@@ -195,9 +195,9 @@ func pollGap(t T, s *server) {
 }
 
 var jsonpCases = []testCase{
-	{"jsonp/body", `/**/callback({"cursor":C,"messages":[…]});`, jsonpBody},
-	{"jsonp/callback", `callback: ^[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*$, at most 64 bytes; else 400`, jsonpCallback},
-	{"jsonp/errors", `Errors other than the callback's own: 200 and /**/callback({"control":"error",…});`, jsonpErrors},
+	{"jsonp/body", "10.1", `/**/callback({"cursor":C,"messages":[…]});`, jsonpBody},
+	{"jsonp/callback", "10.2", `callback: ^[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*$, at most 64 bytes; else 400`, jsonpCallback},
+	{"jsonp/errors", "10.3", `Errors other than the callback's own: 200 and /**/callback({"control":"error",…});`, jsonpErrors},
 }
 
 func jsonpBody(t T, s *server) {

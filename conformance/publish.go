@@ -10,15 +10,16 @@ import (
 )
 
 var publishCases = []testCase{
-	{"publish/answer", `200 {"id":C} for one channel`, publishAnswer},
-	{"publish/several-channels", `{"ids":[…]} for several (in the order of the parameters, repeats collapsed)`, publishSeveral},
-	{"publish/content-types", "application/json and +json must parse (else 400); text/* must be UTF-8 (else 400); no content type: application/octet-stream", publishContentTypes},
-	{"publish/type", "type is 1–64 bytes without control characters, not starting with comet:, not open or error", publishType},
-	{"publish/no-channel", "Publish: ?channel=… is required", publishNoChannel},
-	{"publish/form", "application/x-www-form-urlencoded with channel, type, data: for a plain HTML form", publishForm},
-	{"publish/form-without-data", "without data 400, and the detail says how to send JSON with curl", publishFormWithoutData},
-	{"publish/limits", "A message's data is at most 1 MiB by default, a body 16 MiB (413)", publishLimits},
-	{"publish/acknowledged-means-kept", "A publish answered 200 is in the log", publishKept},
+	{"publish/answer", "16.5", `200 {"id":C} for one channel`, publishAnswer},
+	{"publish/several-channels", "16.5", `{"ids":[…]} for several (in the order of the parameters, repeats collapsed)`, publishSeveral},
+	{"publish/content-types", "16.3", "application/json and +json must parse (else 400); text/* must be UTF-8 (else 400); no content type: application/octet-stream", publishContentTypes},
+	{"publish/type", "6.5", "type is 1–64 bytes without control characters, not starting with comet:, not open or error", publishType},
+	{"publish/no-channel", "16.1", "Publish: ?channel=… is required", publishNoChannel},
+	{"publish/form", "16.6", "application/x-www-form-urlencoded with channel, type, data: for a plain HTML form", publishForm},
+	{"publish/form-without-data", "16.6", "without data 400, and the detail says how to send JSON with curl", publishFormWithoutData},
+	{"publish/content-encoding", "16.4", "A Content-Encoding other than identity is 415", publishEncoding},
+	{"publish/limits", "20.1", "A message's data is at most 1 MiB by default, a body 16 MiB (413)", publishLimits},
+	{"publish/acknowledged-means-kept", "16.5", "A publish answered 200 is in the log", publishKept},
 }
 
 func publishAnswer(t T, s *server) {
@@ -34,6 +35,9 @@ func publishSeveral(t T, s *server) {
 	// Not in the order of the alphabet.
 	r := s.do(t, "POST", "/publish?"+query("channel", c, "channel", a, "channel", c, "channel", b, "channel", a), "x", "Content-Type", "text/plain")
 	ids := s.publishedAll(t, r, 3)
+	// One channel is one channel, however often it is given.
+	once := s.channel()
+	s.published(t, s.do(t, "POST", "/publish?"+query("channel", once, "channel", once), "x", "Content-Type", "text/plain"))
 	for i, ch := range []string{c, a, b} {
 		isAll(t, ch, s.history(t, "channel", ch).messages, []*publication{{channel: ch, contentType: "text/plain", data: "x", id: ids[i]}})
 		if i > 0 && position(t, ids[i]) <= position(t, ids[i-1]) {
@@ -114,6 +118,15 @@ func publishFormWithoutData(t T, s *server) {
 	}
 }
 
+func publishEncoding(t T, s *server) {
+	ch := s.channel()
+	for _, encoding := range []string{"gzip", "br", "identity, gzip"} {
+		r := s.do(t, "POST", "/publish?"+query("channel", ch), "x", "Content-Type", "text/plain", "Content-Encoding", encoding)
+		problem(t, r, http.StatusUnsupportedMediaType)
+	}
+	s.published(t, s.do(t, "POST", "/publish?"+query("channel", ch), "x", "Content-Type", "text/plain", "Content-Encoding", "identity"))
+}
+
 func publishLimits(t T, s *server) {
 	ch := s.channel()
 	whole := &publication{channel: ch, contentType: "text/plain", data: strings.Repeat("x", s.o.MaxMessage)}
@@ -178,11 +191,11 @@ func publishKept(t T, s *server) {
 }
 
 var batchCases = []testCase{
-	{"batch/lines", `lines {"channel":…,"type":…,"data":…} (or data64 with contentType; a string is text/plain, anything else JSON)`, batchLines},
-	{"batch/blank-lines", "blank lines are skipped, an empty batch is 400", batchBlank},
-	{"batch/default-channel", "a line without channel takes the query's single one", batchDefaultChannel},
-	{"batch/whole-or-not-at-all", "It is published whole or, with an error whose line counts from 1, not at all", batchAtomic},
-	{"batch/1000-lines", "a batch of at most 1,000 lines", batchThousand},
+	{"batch/lines", "16.8", `lines {"channel":…,"type":…,"data":…} (or data64 with contentType; a string is text/plain, anything else JSON)`, batchLines},
+	{"batch/blank-lines", "16.7", "blank lines are skipped, an empty batch is 400", batchBlank},
+	{"batch/default-channel", "16.8", "a line without channel takes the query's single one", batchDefaultChannel},
+	{"batch/whole-or-not-at-all", "16.9", "It is published whole or, with an error whose line counts from 1, not at all", batchAtomic},
+	{"batch/1000-lines", "16.9", "a batch of at most 1,000 lines", batchThousand},
 }
 
 // batch publishes lines and returns the answer.
@@ -274,7 +287,7 @@ func batchAtomic(t T, s *server) {
 func batchThousand(t T, s *server) {
 	ch := s.channel()
 	line := fmt.Sprintf(`{"channel":%q,"data":1}`+"\n", ch)
-	problem(t, s.batch(t, "", strings.Repeat(line, 1001)), 0)
+	problem(t, s.batch(t, "", strings.Repeat(line, 1001)), http.StatusRequestEntityTooLarge)
 	if n := len(s.history(t, "channel", ch).messages); n > 0 {
 		t.Errorf("%d messages of a batch that was refused are in the log", n)
 	}
@@ -287,9 +300,9 @@ func batchThousand(t T, s *server) {
 }
 
 var idempotencyCases = []testCase{
-	{"idempotency/repeat", "a repeat within 10 minutes gets the same answer", keyRepeat},
-	{"idempotency/other-content", "other content under the same key is 422", keyOther},
-	{"idempotency/concurrent", "a concurrent one waits", keyConcurrent},
+	{"idempotency/repeat", "16.12", "a repeat within 10 minutes gets the same answer", keyRepeat},
+	{"idempotency/other-content", "16.13", "other content under the same key is 422", keyOther},
+	{"idempotency/concurrent", "16.12", "a concurrent one waits", keyConcurrent},
 }
 
 func keyRepeat(t T, s *server) {

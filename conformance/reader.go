@@ -114,6 +114,10 @@ type parts struct {
 
 func (p *parts) next(b []byte) (*event, int, error) {
 	if !p.begun {
+		// "padding is a preamble: spaces and CR LF".
+		if n := len(b) - len(bytes.TrimLeft(b, " \r\n")); n > 0 {
+			return nil, n, nil
+		}
 		n := min(len(b), len(p.delimiter))
 		if string(b[:n]) != p.delimiter[:n] {
 			return nil, 0, fmt.Errorf("got %q, want it to begin with %q", clip(b), p.delimiter)
@@ -137,7 +141,7 @@ func (p *parts) next(b []byte) (*event, int, error) {
 		header.Add(name, value)
 	}
 	length, err := strconv.Atoi(header.Get("Content-Length"))
-	if err != nil || length < 0 {
+	if err != nil || length < 0 || length > 1<<30 {
 		return nil, 0, fmt.Errorf("part header %q: Content-Length: %v", head, err)
 	}
 	start := len(head) + 4

@@ -43,7 +43,9 @@ type Options struct {
 type Result struct {
 	// Name is the case's, e.g. "sse/raw-lines".
 	Name string
-	// Says is the sentence of the contract that it tests.
+	// Section is where docs/protocol.md says what is tested, e.g. "14.4".
+	Section string
+	// Says is what the contract says there, shortened.
 	Says string
 	// Failures tells what was expected and what came; empty if all was well.
 	Failures []string
@@ -57,7 +59,7 @@ type Result struct {
 func (r Result) String() string {
 	switch {
 	case len(r.Failures) > 0:
-		s := fmt.Sprintf("FAIL  %s (%.2fs)\n      contract: %s", r.Name, r.Took.Seconds(), r.Says)
+		s := fmt.Sprintf("FAIL  %s (%.2fs)\n      protocol %s: %s", r.Name, r.Took.Seconds(), r.Section, r.Says)
 		for _, f := range r.Failures {
 			s += "\n      " + strings.ReplaceAll(f, "\n", "\n      ")
 		}
@@ -114,7 +116,7 @@ func (r Report) WriteTo(w io.Writer) (int64, error) {
 func Run(ctx context.Context, url string, o Options) Report {
 	start := time.Now()
 	report := Report{URL: url}
-	first := testCase{name: "reach", says: "GET /comet/info"}
+	first := testCase{name: "reach", section: "18.1", says: "GET /comet/info"}
 	var s *server
 	r := first.record(ctx, func(t T) { s = newServer(t, url, o) })
 	if len(r.Failures) > 0 {
@@ -157,7 +159,7 @@ func TestWith(t *testing.T, url string, o Options) {
 			t.Parallel()
 			t.Cleanup(func() {
 				if t.Failed() {
-					t.Log("contract:", c.says)
+					t.Logf("protocol %s: %s", c.section, c.says)
 				}
 			})
 			c.run(t, s)
@@ -177,13 +179,14 @@ type T interface {
 
 // A testCase tests one sentence of the contract.
 type testCase struct {
-	name string
-	says string
-	run  func(T, *server)
+	name    string
+	section string
+	says    string
+	run     func(T, *server)
 }
 
 func cases(o Options) []testCase {
-	all := slices.Concat(httpCases, channelCases, cursorCases, negotiationCases, envelopeCases, controlCases,
+	all := slices.Concat(httpCases, parameterCases, channelCases, cursorCases, negotiationCases, envelopeCases, controlCases,
 		longPollingCases, jsonpCases, iframeCases, multipartCases, xhrStreamingCases, sseCases, webSocketCases,
 		publishCases, batchCases, idempotencyCases, historyCases, infoCases, seamCases)
 	return slices.DeleteFunc(all, func(c testCase) bool { return o.Only != nil && !o.Only.MatchString(c.name) })
@@ -195,7 +198,7 @@ const caseTimeout = time.Minute
 // record runs f as the case and returns how that went.
 func (c testCase) record(ctx context.Context, f func(T)) Result {
 	ctx, cancel := context.WithTimeout(ctx, caseTimeout)
-	r := &recorder{ctx: ctx, Result: Result{Name: c.name, Says: c.says}}
+	r := &recorder{ctx: ctx, Result: Result{Name: c.name, Section: c.section, Says: c.says}}
 	start := time.Now()
 	ended := make(chan struct{})
 	// A goroutine of its own, so that Fatalf can end it.

@@ -11,12 +11,12 @@ import (
 var seamCases = func() (all []testCase) {
 	for _, k := range kinds {
 		all = append(all, testCase{
-			"seam/" + k.name,
+			"seam/" + k.name, "8.10",
 			"a client may lose its connection at any byte, come back over another transport, and go on exactly where it was",
 			func(t T, s *server) { seam(t, s, k) },
 		})
 	}
-	return append(all, testCase{"seam/live",
+	return append(all, testCase{"seam/live", "8.10",
 		"In order, no loss, no duplicate, over any mix of transports and reconnects: each retained message once, in log order", seamLive})
 }()
 

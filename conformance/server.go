@@ -187,6 +187,15 @@ func checkMedia(t T, what string, h http.Header, want string) {
 	}
 }
 
+// codes has the statuses of the problem codes that there were in the beginning.
+var codes = map[string]int{
+	"invalid-parameter": 400, "invalid-channel": 400, "invalid-cursor": 400, "invalid-transport": 400, "invalid-callback": 400,
+	"invalid-origin": 400, "invalid-message": 400, "invalid-key": 400, "invalid-frame": 400,
+	"forbidden-origin": 403, "forbidden-host": 403, "not-found": 404, "method-not-allowed": 405, "too-large": 413,
+	"unsupported-body": 415, "key-reused": 422, "upgrade-required": 426,
+	"internal": 500, "too-many-connections": 503, "draining": 503, "engine-unavailable": 503,
+}
+
 // problem checks that r is an error of the given status, or of any from 400 to
 // 499 where that is 0, and returns its members.
 func problem(t T, r *response, status int) map[string]any {
@@ -207,6 +216,9 @@ func problem(t T, r *response, status int) map[string]any {
 	}
 	if p["status"] != float64(r.status) {
 		t.Errorf("got %s, want the member status to be %d", r, r.status)
+	}
+	if code, _ := p["code"].(string); codes[code] != 0 && codes[code] != r.status {
+		t.Errorf("got %s, want the status %d with the code %s", r, codes[code], code)
 	}
 	for _, name := range []string{"title", "code", "detail"} {
 		if v, ok := p[name].(string); !ok || v == "" {

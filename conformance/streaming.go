@@ -11,11 +11,11 @@ import (
 )
 
 var iframeCases = []testCase{
-	{"iframe/preamble", "a preamble that binds _ to the callback or to postMessage, padding as a comment; HTTP/1.1 chunked", iframePreamble},
-	{"iframe/escaping", `so escaped that no data can leave the script (<, >, &, U+2028, U+2029 as \u….)`, iframeEscaping},
-	{"iframe/callback", "callback: iframe (required unless origin); else 400", iframeCallback},
-	{"iframe/origin", "origin: the parent's serialised origin; messages then go by postMessage, also where a callback is given; * and null are 400", iframeOrigin},
-	{"iframe/errors", "Errors after a valid callback: 200 and an error control", iframeErrors},
+	{"iframe/preamble", "11.2", "a preamble that binds _ to the callback or to postMessage, padding as a comment; HTTP/1.1 chunked", iframePreamble},
+	{"iframe/escaping", "11.2", `so escaped that no data can leave the script (<, >, &, U+2028, U+2029 as \u….)`, iframeEscaping},
+	{"iframe/callback", "10.2", "callback: iframe (required unless origin); else 400", iframeCallback},
+	{"iframe/origin", "11.3", "origin: the parent's serialised origin; messages then go by postMessage, also where a callback is given; * and null are 400", iframeOrigin},
+	{"iframe/errors", "11.6", "Errors after a valid callback: 200 and an error control", iframeErrors},
 }
 
 // preamble returns the bytes of an iframe's response before its first envelope.
@@ -145,11 +145,11 @@ func iframeErrors(t T, s *server) {
 }
 
 var multipartCases = []testCase{
-	{"multipart/raw", "nothing until the first message; then --B CRLF Content-Type: T CRLF CRLF data CRLF --B CRLF Content-Type: T CRLF CRLF and so on", multipartRaw},
-	{"multipart/raw-no-controls", "No ids, no controls, no heartbeat", multipartRawQuiet},
-	{"multipart/raw-active-content", "HTML and SVG only on channels configured for it", multipartRawActive},
-	{"multipart/envelope", "each envelope or control a part of application/json with Content-Length, Comet-Id, Comet-Channel; the next --B CRLF follows at once", multipartEnvelope},
-	{"multipart/injection", "A stranger's content type and channel stay within their header lines", multipartInjection},
+	{"multipart/raw", "12.6", "nothing until the first message; then --B CRLF Content-Type: T CRLF CRLF data CRLF --B CRLF Content-Type: T CRLF CRLF and so on", multipartRaw},
+	{"multipart/raw-no-controls", "12.5", "No ids, no controls, no heartbeat", multipartRawQuiet},
+	{"multipart/raw-active-content", "12.7", "HTML and SVG only on channels configured for it", multipartRawActive},
+	{"multipart/envelope", "12.3", "each envelope or control a part of application/json with Content-Length, Comet-Id, Comet-Channel; the next --B CRLF follows at once", multipartEnvelope},
+	{"multipart/injection", "16.2", "A stranger's content type and channel stay within their header lines", multipartInjection},
 }
 
 var kindMultipartRaw = kind{"multipart-raw", "multipart", "raw", "multipart/x-mixed-replace", false}
@@ -252,6 +252,9 @@ func multipartEnvelope(t T, s *server) {
 		}
 	}
 	isAll(t, "multipart", got, ps)
+	if !bytes.HasPrefix(st.got(), []byte("--")) {
+		t.Errorf("got %q, want it to begin with a boundary", clip(st.got()))
+	}
 	if fmt.Sprint(controls) != "[open gap]" {
 		t.Errorf("got the controls %q, want open and gap", controls)
 	}
@@ -274,8 +277,8 @@ func multipartInjection(t T, s *server) {
 }
 
 var xhrStreamingCases = []testCase{
-	{"xhr-streaming/lines", `one envelope and \n; empty lines are padding`, xhrLines},
-	{"xhr-streaming/post", "POST with the same parameters as a form", xhrPost},
+	{"xhr-streaming/lines", "13.2", `one envelope and \n; empty lines are padding`, xhrLines},
+	{"xhr-streaming/post", "8.1", "POST with the same parameters as a form", xhrPost},
 }
 
 func xhrLines(t T, s *server) {
@@ -308,13 +311,13 @@ func xhrPost(t T, s *server) {
 }
 
 var sseCases = []testCase{
-	{"sse/retry-first", "opened by retry: 2000", sseRetry},
-	{"sse/raw-lines", "data: lines (LF, CR and CRLF all split; empty data is `data: `)", sseRawLines},
-	{"sse/raw-order", "event: type if any, data: lines, then id: cursor, last", sseRawOrder},
-	{"sse/raw-binary", "data that is not UTF-8 text goes as base64", sseRawBinary},
-	{"sse/envelope", "envelope: data: envelope, id:, no event line", sseEnvelope},
-	{"sse/controls", "In both, controls are event: comet:open, … with the control as data and, where it has one, its id", sseControls},
-	{"sse/injection", "No message can add a line that is not its own", sseInjection},
+	{"sse/retry-first", "14.1", "opened by retry: 2000", sseRetry},
+	{"sse/raw-lines", "14.4", "data: lines (LF, CR and CRLF all split; empty data is `data: `)", sseRawLines},
+	{"sse/raw-order", "14.3", "event: type if any, data: lines, then id: cursor, last", sseRawOrder},
+	{"sse/raw-binary", "14.4", "data that is not UTF-8 text goes as base64", sseRawBinary},
+	{"sse/envelope", "14.2", "envelope: data: envelope, id:, no event line", sseEnvelope},
+	{"sse/controls", "14.5", "In both, controls are event: comet:open, … with the control as data and, where it has one, its id", sseControls},
+	{"sse/injection", "6.5", "No message can add a line that is not its own", sseInjection},
 }
 
 func sseRetry(t T, s *server) {

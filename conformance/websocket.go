@@ -10,18 +10,18 @@ import (
 )
 
 var webSocketCases = []testCase{
-	{"websocket/subscribe", `{"subscribe":[…]} … answered by {"control":"ack","ref":…,"id":C}`, wsSubscribe},
-	{"websocket/new-channel-position", "A new channel starts at the connection's position, which is the last id the connection was sent; the ack's id is that position", wsPosition},
-	{"websocket/unsubscribe", `{"unsubscribe":[…]} (exact strings)`, wsUnsubscribe},
-	{"websocket/publish", "a publish's ack: the message's id", wsPublish},
-	{"websocket/publish-key", `"key": a repeat gets the same answer`, wsPublishKey},
-	{"websocket/ref", "an optional ref (string or number); without ref only errors are answered", wsRef},
-	{"websocket/refused-channel", "One refused channel refuses its frame", wsRefusedChannel},
-	{"websocket/malformed", "Malformed JSON: an error, the connection stays", wsMalformed},
-	{"websocket/binary", "binary frame: close 1003", wsBinary},
-	{"websocket/too-large", "too large: 1009", wsTooLarge},
-	{"websocket/rfc-6455", "RFC 6455", wsRFC},
-	{"websocket/handshake-refused", "malformed cursors, channels and formats are 400", wsHandshakeRefused},
+	{"websocket/subscribe", "15.6", `{"subscribe":[…]} … answered by {"control":"ack","ref":…,"id":C}`, wsSubscribe},
+	{"websocket/new-channel-position", "15.7", "A new channel starts at the connection's position, which is the last id the connection was sent; the ack's id is that position", wsPosition},
+	{"websocket/unsubscribe", "15.4", `{"unsubscribe":[…]} (exact strings)`, wsUnsubscribe},
+	{"websocket/publish", "15.8", "a publish's ack: the message's id", wsPublish},
+	{"websocket/publish-key", "16.11", `"key": a repeat gets the same answer`, wsPublishKey},
+	{"websocket/ref", "15.5", "an optional ref (string or number); without ref only errors are answered", wsRef},
+	{"websocket/refused-channel", "15.9", "One refused channel refuses its frame", wsRefusedChannel},
+	{"websocket/malformed", "15.9", "Malformed JSON: an error, the connection stays", wsMalformed},
+	{"websocket/binary", "15.12", "binary frame: close 1003", wsBinary},
+	{"websocket/too-large", "15.12", "too large: 1009", wsTooLarge},
+	{"websocket/rfc-6455", "15.1", "RFC 6455", wsRFC},
+	{"websocket/handshake-refused", "8.14", "malformed cursors, channels and formats are 400", wsHandshakeRefused},
 }
 
 // wsOpen opens a WebSocket and returns it with its position.
@@ -225,7 +225,8 @@ func wsRefusedChannel(t T, s *server) {
 func wsMalformed(t T, s *server) {
 	ch := s.channel()
 	st, _ := s.wsOpen(t, on(ch, "now"))
-	for _, text := range []string{`{`, `x`, ``, `{"subscribe":"not a list"}`, `{"subscribe":[5]}`, `{"publish":5}`, `{"subscribe":[]} {}`, `[]`, `5`} {
+	for _, text := range []string{`{`, `x`, ``, `{"subscribe":"not a list"}`, `{"subscribe":[5]}`, `{"publish":5}`, `{"subscribe":[]} {}`, `[]`, `5`, `{}`, `{"nosuch":1}`,
+		fmt.Sprintf(`{"subscribe":[%q],"unsubscribe":[%q]}`, ch, ch), `{"subscribe":["a"],"ref":{}}`, `{"subscribe":["a"],"ref":[1]}`, `{"subscribe":["a"],"ref":true}`} {
 		st.say(text)
 		if e, _ := st.reply(); e.control != "error" || e.Status < 400 || e.Status > 499 {
 			t.Errorf("%q: got %v, want an error", text, e)
@@ -308,7 +309,13 @@ func wsRFC(t T, s *server) {
 		t.Errorf("a close with 1000: got %d, want 1000", code)
 	}
 	st.wait("the connection's end", func(_ []byte, ended error) bool { return ended != nil })
-	// 5.1: an unmasked frame ends the connection; 8.1: so does text that is not UTF-8.
+	// 8.1: text that is not UTF-8 ends the connection.
+	st, _ = s.wsOpen(t, subscription{})
+	st.write(0x80|opText, []byte("{\"\xff\":1}"))
+	if code := st.closed(); code != 1007 {
+		t.Errorf("text that is not UTF-8: got the close code %d, want 1007", code)
+	}
+	// So do frames that break the rules: 5.1, 5.2.
 	for what, raw := range map[string]string{"unmasked": "\x81\x02{}", "reserved opcode": "\x83\x80\x00\x00\x00\x00", "reserved bit": "\xf1\x80\x00\x00\x00\x00"} {
 		st, _ := s.wsOpen(t, subscription{})
 		st.conn.Write([]byte(raw))
