@@ -48,11 +48,18 @@ type webSocketConn struct {
 	timeout time.Duration
 	mu      sync.Mutex // held while frames are written
 	closed  bool       // guarded by mu: a close frame was sent
+	// What the close frame will say, whoever sends it; 0 if that is not set.
+	code   ws.StatusCode // guarded by mu
+	reason string        // guarded by mu
 }
 
 func (c *webSocketConn) write(frames ...[]byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.writeLocked(frames...)
+}
+
+func (c *webSocketConn) writeLocked(frames ...[]byte) error {
 	if c.closed {
 		return net.ErrClosed
 	}
@@ -64,16 +71,27 @@ func (c *webSocketConn) write(frames ...[]byte) error {
 	return err
 }
 
-// close sends a close frame, once (RFC 6455, 5.5.1).
+// close sends a close frame, once, after which nothing is sent (RFC 6455,
+// 5.5.1).
 func (c *webSocketConn) close(code ws.StatusCode, reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.code != 0 {
+		code, reason = c.code, c.reason
+	}
 	b, err := ws.CompileFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(code, reason)))
 	if err != nil {
 		panic(err) // it writes to memory
 	}
-	_ = c.write(b) // the connection ends in any case
-	c.mu.Lock()
+	_ = c.writeLocked(b) // the connection ends in any case
 	c.closed = true
-	c.mu.Unlock()
+}
+
+// closeWith sets what the close frame will say.
+func (c *webSocketConn) closeWith(code ws.StatusCode, reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.code, c.reason = code, reason
 }
 
 // closeWait is how long a client has to answer a close frame.
@@ -99,7 +117,14 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, q *Reque
 	go func() {
 		defer close(done)
 		defer cancel()
-		reader.run(ctx, br)
+		if reader.run(ctx, br) {
+			// What was answered before is written before the close frame. What
+			// the client still sends is read for as long as it has to answer: a
+			// connection that is closed with unread bytes is reset, and the
+			// close frame lost.
+			conn.Leave()
+			_, _ = io.Copy(io.Discard, br)
+		}
 	}()
 	s.writeWebSocket(ctx, c, conn, q.Padding)
 	// The other side may still have to answer a close frame.
@@ -245,10 +270,14 @@ type webSocketReader struct {
 	channels map[string]bool // that the connection has, as the pump knows them too
 }
 
-var errClosing = errors.New("transport: the client closes")
+var (
+	errClosing = errors.New("transport: the client closes")
+	errBinary  = errors.New("transport: binary message")
+)
 
-// run reads until the connection ends.
-func (d *webSocketReader) run(ctx context.Context, br *bufio.Reader) {
+// run reads until the connection ends, or until the client does what must end
+// it. It tells whether there is something to be said of that.
+func (d *webSocketReader) run(ctx context.Context, br *bufio.Reader) bool {
 	limit := int64(d.server.FrameLimit)
 	rd := wsutil.Reader{
 		Source:         br,
@@ -268,8 +297,7 @@ func (d *webSocketReader) run(ctx context.Context, br *bufio.Reader) {
 			}
 		}
 		if err == nil && h.OpCode == ws.OpBinary {
-			d.ws.close(ws.StatusUnsupportedData, "only text frames are understood")
-			return
+			err = errBinary
 		}
 		var b []byte
 		if err == nil {
@@ -278,29 +306,32 @@ func (d *webSocketReader) run(ctx context.Context, br *bufio.Reader) {
 		if err == nil && int64(len(b)) > limit {
 			err = wsutil.ErrFrameTooLarge
 		}
-		if err != nil {
-			d.fail(err)
-			return
+		if err == nil {
+			err = d.serve(ctx, b)
 		}
-		if err := d.serve(ctx, b); err != nil {
-			d.fail(err)
-			return
+		if err != nil {
+			return d.fail(err)
 		}
 	}
 }
 
-// fail tells the client why its frames are not read any more.
-func (d *webSocketReader) fail(err error) {
+// fail sets what the close frame says of an error, and tells whether it is one
+// of the client's.
+func (d *webSocketReader) fail(err error) bool {
 	var protocol ws.ProtocolError
 	switch {
-	case errors.Is(err, errClosing):
+	case errors.Is(err, errBinary):
+		d.ws.closeWith(ws.StatusUnsupportedData, "only text frames are understood")
 	case errors.Is(err, wsutil.ErrFrameTooLarge):
-		d.ws.close(ws.StatusMessageTooBig, "at most "+strconv.Itoa(d.server.FrameLimit)+" bytes")
+		d.ws.closeWith(ws.StatusMessageTooBig, "at most "+strconv.Itoa(d.server.FrameLimit)+" bytes")
 	case errors.Is(err, wsutil.ErrInvalidUTF8):
-		d.ws.close(ws.StatusInvalidFramePayloadData, "not UTF-8")
+		d.ws.closeWith(ws.StatusInvalidFramePayloadData, "not UTF-8")
 	case errors.As(err, &protocol):
-		d.ws.close(ws.StatusProtocolError, protocol.Error())
+		d.ws.closeWith(ws.StatusProtocolError, protocol.Error())
+	default:
+		return false // it has closed, or has gone
 	}
+	return true
 }
 
 // control answers a control frame.
