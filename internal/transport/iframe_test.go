@@ -1,0 +1,57 @@
+package transport
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/halley-comet/halley/internal/wire"
+)
+
+// FuzzIFrame holds that nothing in a message can leave its script: HTML ends a
+// script at "</script", and knows states that begin with "<!--".
+func FuzzIFrame(f *testing.F) {
+	addMessages(f)
+	f.Fuzz(func(t *testing.T, channel, typ, contentType string, data []byte) {
+		m := fuzzMessage(t, channel, typ, contentType, data)
+		c := notice(string(data))
+		for _, frame := range []struct{ frame, envelope []byte }{
+			{iframe{}.AppendMessage(nil, m), wire.AppendEnvelope(nil, m)},
+			{iframe{}.AppendControl(nil, c), wire.AppendControl(nil, c)},
+		} {
+			script, begun := bytes.CutPrefix(frame.frame, []byte("<script>_("))
+			script, ended := bytes.CutSuffix(script, []byte(")</script>"))
+			if !begun || !ended || bytes.ContainsAny(script, "<>&\r\n") || bytes.Contains(script, []byte("\u2028")) || bytes.Contains(script, []byte("\u2029")) {
+				t.Fatalf("frame %q", frame.frame)
+			}
+			if got, want := value(t, script), value(t, frame.envelope); !reflect.DeepEqual(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		}
+	})
+}
+
+func value(t *testing.T, b []byte) (v any) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	if err := d.Decode(&v); err != nil {
+		t.Fatalf("%s: %v", b, err)
+	}
+	return v
+}
+
+// The preamble has at least the padding asked for, in a comment that ends.
+func TestIFramePadding(t *testing.T) {
+	s := newIFrame(&Request{Origin: "https://page.example"})
+	bare := string(s.head(0))
+	for padding := range 1000 {
+		head := string(s.head(padding))
+		comment, ok := strings.CutPrefix(head, bare)
+		if !ok || len(head) < padding || comment != "" && comment != "<!--"+strings.Repeat(" ", len(comment)-8)+"-->\n" {
+			t.Fatalf("padding %d: %d bytes, %q", padding, len(head), comment)
+		}
+	}
+}
