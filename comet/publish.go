@@ -26,8 +26,8 @@ type Publication struct {
 	Data        []byte
 }
 
-// Publish publishes messages, all of them or, with an error, none, and returns
-// their ids in the same order. It tries again after a fault of the connection
+// Publish publishes messages, up to 1,000, all of them or, with an error, none,
+// and returns their ids in the same order. It tries again after a fault of the connection
 // or of the server, with one idempotency key, so that nothing is stored twice;
 // after the last attempt of that kind it is not known whether the messages
 // were stored. An error of the server is a [*Problem].

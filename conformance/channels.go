@@ -27,7 +27,7 @@ var badNames = []string{"", "/", "/a", "a/", "a//b", ".", "..", "./a", "a/.", "a
 // badPatterns have a wildcard where none may be.
 var badPatterns = []string{"a*", "*a", "a/b*", "a/*/b", "*/b", "**/b", "a/**/b", "***", "a/***", "/*", "a//*", "a/./*", "*/", "a/*/", "a/*/*"}
 
-func channelNames(t T, s *server) {
+func channelNames(t tb, s *server) {
 	prefix := s.channel()
 	long := prefix + "/" + strings.Repeat("x", 255-len(prefix)-1)
 	good := []string{prefix, prefix + "/0", prefix + "/-_.~!$()@:+,=%", prefix + "/...", prefix + "/.a", prefix + "/a.", prefix + "/-",
@@ -57,7 +57,7 @@ func channelNames(t T, s *server) {
 	}
 }
 
-func channelDecodedOnce(t T, s *server) {
+func channelDecodedOnce(t tb, s *server) {
 	prefix := s.channel()
 	for raw, name := range map[string]string{
 		"%61":     "a",
@@ -78,7 +78,7 @@ func channelDecodedOnce(t T, s *server) {
 	}
 }
 
-func channelReserved(t T, s *server) {
+func channelReserved(t tb, s *server) {
 	for _, name := range []string{"meta/handshake", "meta/x/y", "service/x"} {
 		problem(t, s.do(t, "POST", "/publish?"+query("channel", name), "x", "Content-Type", "text/plain"), 0)
 		problem(t, s.get(t, "/subscribe?"+query("channel", name, "timeout", "0")), 0)
@@ -89,7 +89,7 @@ func channelReserved(t T, s *server) {
 	}
 }
 
-func channelPatterns(t T, s *server) {
+func channelPatterns(t tb, s *server) {
 	prefix := s.channel()
 	for _, pattern := range []string{"*", "**", prefix + "/*", prefix + "/**", prefix + "/a/b/**"} {
 		if r := s.get(t, "/subscribe?"+query("channel", pattern, "timeout", "0", "cursor", "now")); r.status != http.StatusOK {
@@ -105,14 +105,14 @@ func channelPatterns(t T, s *server) {
 	}
 }
 
-func channelPatternsNotPublished(t T, s *server) {
+func channelPatternsNotPublished(t tb, s *server) {
 	prefix := s.channel()
 	for _, pattern := range append([]string{"*", "**", prefix + "/*", prefix + "/**"}, badPatterns...) {
 		problem(t, s.do(t, "POST", "/publish?"+query("channel", pattern), "x", "Content-Type", "text/plain"), http.StatusBadRequest)
 	}
 }
 
-func channelMatching(t T, s *server) {
+func channelMatching(t tb, s *server) {
 	for _, c := range []struct {
 		pattern string
 		want    []string
@@ -148,7 +148,7 @@ func channelMatching(t T, s *server) {
 	}
 }
 
-func channelOneCopy(t T, s *server) {
+func channelOneCopy(t tb, s *server) {
 	a := s.channel()
 	q := subscription{channels: []string{a + "/b/c", a + "/b/c", a + "/b/*", a + "/**", a + "/b/**"}}
 	want := s.text(t, a+"/b/c", "one")

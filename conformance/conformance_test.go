@@ -2,8 +2,11 @@ package conformance_test
 
 import (
 	"flag"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +33,29 @@ func TestHalley(t *testing.T) {
 		t.Skip("another server is tested")
 	}
 	conformance.TestWith(t, newServer(t, nil), conformance.Options{Quick: testing.Short(), RetainPrefix: retainPrefix, RetainCount: 5})
+}
+
+func TestRun(t *testing.T) {
+	var done []string
+	o := conformance.Options{Only: regexp.MustCompile("^(info|jsonp)/"), Done: func(r conformance.Result) { done = append(done, r.String()) }}
+	report := conformance.Run(t.Context(), newServer(t, nil), o)
+	var b strings.Builder
+	report.WriteTo(&b)
+	if report.Failed() > 0 || len(done) != len(report.Results) || len(done) < 6 || !strings.Contains(b.String(), "ok    jsonp/body") {
+		t.Errorf("got %s\nwhile it ran: %q", &b, done)
+	}
+
+	for _, handler := range []http.Handler{http.NotFoundHandler(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })} {
+		server := httptest.NewServer(handler)
+		report = conformance.Run(t.Context(), server.URL+"/comet", o)
+		server.Close()
+		if len(report.Results) != 1 || report.Failed() != 1 || !strings.Contains(report.Results[0].String(), "GET info") {
+			t.Errorf("a server of something else: got %v", report.Results)
+		}
+	}
+	if report = conformance.Run(t.Context(), "127.0.0.1:1/comet", o); report.Failed() != 1 {
+		t.Errorf("a URL that is none: got %v", report.Results)
+	}
 }
 
 const retainPrefix = "conformance-few"

@@ -20,7 +20,7 @@ var cursorCases = []testCase{
 	{"cursors/past-retention", "3.8", "a position past retention: a gap, then everything from the oldest retained", cursorPastRetention},
 }
 
-func cursorResume(t T, s *server) {
+func cursorResume(t tb, s *server) {
 	a, b, other := s.channel(), s.channel(), s.channel()
 	var want []*publication
 	for i := range 4 {
@@ -43,7 +43,7 @@ func cursorResume(t T, s *server) {
 	}
 }
 
-func cursorEarliest(t T, s *server) {
+func cursorEarliest(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one", "two")
 	for _, k := range kinds {
@@ -58,7 +58,7 @@ func cursorEarliest(t T, s *server) {
 	}
 }
 
-func cursorNow(t T, s *server) {
+func cursorNow(t tb, s *server) {
 	ch := s.channel()
 	old := s.text(t, ch, "old")[0]
 	for _, k := range kinds {
@@ -95,7 +95,7 @@ var badCursors = []string{"x", "-", "-1", "abc-", "abc", "1", "ABC-1", "a_b-1", 
 	"abc-0x1", "abc- 1", " abc-1", "abc-1 ", "abc-1\n", "é-1", "Earliest", "NOW", "latest", "now-1x", "abc-9223372036854775808",
 	"abc-18446744073709551616", strings.Repeat("a", 17) + "-1", "abc-1\x00", "abc-1,abc-2"}
 
-func cursorMalformed(t T, s *server) {
+func cursorMalformed(t tb, s *server) {
 	ch := s.channel()
 	for _, c := range badCursors {
 		problem(t, s.get(t, "/subscribe?"+query("channel", ch, "cursor", c, "timeout", "0")), http.StatusBadRequest)
@@ -111,7 +111,7 @@ func cursorMalformed(t T, s *server) {
 
 // refused checks that a subscription is refused with the status, in the way of
 // its transport.
-func (s *server) refused(t T, k kind, q subscription, status int) {
+func (s *server) refused(t tb, k kind, q subscription, status int) {
 	t.Helper()
 	st := s.connect(t, k, q)
 	what := fmt.Sprintf("%s: %s", k.name, q.query(k))
@@ -151,7 +151,7 @@ func (s *server) refused(t T, k kind, q subscription, status int) {
 	}
 }
 
-func lastEventIDWins(t T, s *server) {
+func lastEventIDWins(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one", "two", "three")
 	for _, k := range kinds {
@@ -167,7 +167,7 @@ func lastEventIDWins(t T, s *server) {
 	}
 }
 
-func lastEventIDEmpty(t T, s *server) {
+func lastEventIDEmpty(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one", "two")
 	for _, k := range kinds {
@@ -182,7 +182,7 @@ func lastEventIDEmpty(t T, s *server) {
 }
 
 // gap checks that a subscription begins with a gap and then has all of want.
-func (s *server) gap(t T, k kind, q subscription, want []*publication) {
+func (s *server) gap(t tb, k kind, q subscription, want []*publication) {
 	t.Helper()
 	r := s.receive(t, k, len(want), q)
 	what := fmt.Sprintf("%s from the cursor %q, Last-Event-ID %q", k.name, q.cursor, q.header)
@@ -206,7 +206,7 @@ func (s *server) gap(t T, k kind, q subscription, want []*publication) {
 	}
 }
 
-func lastEventIDMalformed(t T, s *server) {
+func lastEventIDMalformed(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one", "two")
 	for _, k := range kinds {
@@ -218,7 +218,7 @@ func lastEventIDMalformed(t T, s *server) {
 	}
 }
 
-func cursorForeign(t T, s *server) {
+func cursorForeign(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one", "two")
 	foreign := s.foreign(t)
@@ -236,7 +236,7 @@ func cursorForeign(t T, s *server) {
 	}
 }
 
-func cursorBeyond(t T, s *server) {
+func cursorBeyond(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one", "two")
 	beyond := s.beyond(t)
@@ -248,7 +248,7 @@ func cursorBeyond(t T, s *server) {
 	}
 }
 
-func cursorPastRetention(t T, s *server) {
+func cursorPastRetention(t tb, s *server) {
 	if s.o.RetainPrefix == "" {
 		t.Skipf("no channels are known that keep few messages")
 	}

@@ -17,7 +17,7 @@ var envelopeCases = []testCase{
 
 // everywhere checks that messages come as they were published, on every
 // transport and in history.
-func (s *server) everywhere(t T, ps ...*publication) {
+func (s *server) everywhere(t tb, ps ...*publication) {
 	t.Helper()
 	s.publish(t, ps...)
 	for _, k := range kinds {
@@ -26,7 +26,7 @@ func (s *server) everywhere(t T, ps ...*publication) {
 	isAll(t, "history", s.history(t, "channel", ps[0].channel).messages, ps)
 }
 
-func envelopeJSON(t T, s *server) {
+func envelopeJSON(t tb, s *server) {
 	ch := s.channel()
 	var ps []*publication
 	for _, data := range []string{
@@ -49,7 +49,7 @@ func envelopeJSON(t T, s *server) {
 	isAll(t, "history", s.history(t, "channel", ch).messages, ps)
 }
 
-func envelopeText(t T, s *server) {
+func envelopeText(t tb, s *server) {
 	ch := s.channel()
 	var ps []*publication
 	for _, data := range []string{"", "plain", "{\"not\":\"JSON\"}", "a\nb", "a\rb", "a\r\nb", "\n", "\r", "\r\n\r\n", "end\n", "\nstart", " space ",
@@ -62,7 +62,7 @@ func envelopeText(t T, s *server) {
 	s.everywhere(t, ps...)
 }
 
-func envelopeBinary(t T, s *server) {
+func envelopeBinary(t tb, s *server) {
 	ch := s.channel()
 	all := make([]byte, 256)
 	for i := range all {
@@ -83,7 +83,7 @@ func envelopeBinary(t T, s *server) {
 	isAll(t, "xhr-streaming", s.receive(t, kindXHRStreaming, 2, on(ch, "earliest")).messages, ps)
 }
 
-func envelopeType(t T, s *server) {
+func envelopeType(t tb, s *server) {
 	ch := s.channel()
 	var ps []*publication
 	for _, typ := range []string{"", "said", "a b", "comet", "Open", "message", "x:y", `"</script>`, "<!--", "é😀", strings.Repeat("t", 64), "error:", "data: x"} {
@@ -92,7 +92,7 @@ func envelopeType(t T, s *server) {
 	s.everywhere(t, ps...)
 }
 
-func envelopeTime(t T, s *server) {
+func envelopeTime(t tb, s *server) {
 	ch := s.channel()
 	for range 20 {
 		s.text(t, ch, "x")
@@ -111,7 +111,7 @@ func envelopeTime(t T, s *server) {
 	}
 }
 
-func envelopeSameEverywhere(t T, s *server) {
+func envelopeSameEverywhere(t tb, s *server) {
 	ch := s.channel()
 	ps := []*publication{
 		{channel: ch, typ: "a", contentType: "application/json", data: `{"n":1.0e5}`},
@@ -150,7 +150,7 @@ var controlCases = []testCase{
 	{"controls/padding", "8.6", "at least so many bytes of body in all before the first message, at most 65,536", controlPadding},
 }
 
-func controlOpen(t T, s *server) {
+func controlOpen(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one")
 	for _, k := range streams {
@@ -166,7 +166,7 @@ func controlOpen(t T, s *server) {
 	}
 }
 
-func controlOpenCatchingUp(t T, s *server) {
+func controlOpenCatchingUp(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one", "two", "three", "four", "five")
 	for _, k := range streams {
@@ -175,7 +175,7 @@ func controlOpenCatchingUp(t T, s *server) {
 	}
 }
 
-func controlLive(t T, s *server) {
+func controlLive(t tb, s *server) {
 	ch, other := s.channel(), s.channel()
 	var open []*stream
 	for _, k := range streams {
@@ -199,7 +199,7 @@ func controlLive(t T, s *server) {
 	}
 }
 
-func controlHeartbeat(t T, s *server) {
+func controlHeartbeat(t tb, s *server) {
 	if s.heartbeat <= 0 || s.heartbeat > maxHeartbeat {
 		t.Skipf("the server's heartbeat of %v is too long to wait for", s.heartbeat)
 	}
@@ -232,7 +232,7 @@ func (st *stream) late(n int, most time.Duration) (late int) {
 }
 
 // quiet opens a stream of each kind to a channel without messages.
-func (s *server) quiet(t T) (all []*stream) {
+func (s *server) quiet(t tb) (all []*stream) {
 	t.Helper()
 	for _, k := range streams {
 		all = append(all, s.open(t, k, on(s.channel(), "now")))
@@ -243,7 +243,7 @@ func (s *server) quiet(t T) (all []*stream) {
 // maxHeartbeat is the longest heartbeat that the suite waits for.
 const maxHeartbeat = 2 * time.Second
 
-func controlHeartbeatMoves(t T, s *server) {
+func controlHeartbeatMoves(t tb, s *server) {
 	if s.heartbeat <= 0 || s.heartbeat > maxHeartbeat {
 		t.Skipf("the server's heartbeat of %v is too long to wait for", s.heartbeat)
 	}
@@ -270,7 +270,7 @@ func controlHeartbeatMoves(t T, s *server) {
 	}
 }
 
-func controlPadding(t T, s *server) {
+func controlPadding(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one")
 	for _, k := range []kind{kindXHRStreaming, kindSSE, kindSSERaw, kindIframe} {

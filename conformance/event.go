@@ -200,7 +200,7 @@ func literal(b []byte) any {
 }
 
 // isAll checks that messages are what was published, in order.
-func isAll(t T, what string, got []event, want []*publication) {
+func isAll(t tb, what string, got []event, want []*publication) {
 	t.Helper()
 	for i := range min(len(got), len(want)) {
 		if err := got[i].is(want[i]); err != nil {

@@ -17,7 +17,7 @@ var historyCases = []testCase{
 	{"history/several-channels", "17.1", "Patterns (subscribing, history and rights only)", historySeveral},
 }
 
-func (s *server) page(t T, pairs ...string) page {
+func (s *server) page(t tb, pairs ...string) page {
 	t.Helper()
 	p := s.get(t, "/history?"+query(pairs...)).page(t)
 	if p.more == nil {
@@ -33,7 +33,7 @@ func numbered(n int) (texts []string) {
 	return texts
 }
 
-func historyAscending(t T, s *server) {
+func historyAscending(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, numbered(7)...)
 	cursor := "earliest"
@@ -58,7 +58,7 @@ func historyAscending(t T, s *server) {
 	isAll(t, "after the last", s.page(t, "channel", ch, "cursor", want[7].id).messages, nil)
 }
 
-func historyLimit(t T, s *server) {
+func historyLimit(t tb, s *server) {
 	ch := s.channel()
 	var body []byte
 	for i := range 150 {
@@ -76,7 +76,7 @@ func historyLimit(t T, s *server) {
 	}
 }
 
-func historyUntil(t T, s *server) {
+func historyUntil(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, numbered(5)...)
 	isAll(t, "until", s.page(t, "channel", ch, "until", want[2].id).messages, want[:3])
@@ -87,7 +87,7 @@ func historyUntil(t T, s *server) {
 	isAll(t, "until another channel's", s.page(t, "channel", ch, "until", other.id).messages, want)
 }
 
-func historyBefore(t T, s *server) {
+func historyBefore(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, numbered(7)...)
 	before := s.text(t, s.channel(), "later")[0].id
@@ -106,7 +106,7 @@ func historyBefore(t T, s *server) {
 	isAll(t, "exclusive", s.page(t, "channel", ch, "before", want[3].id).messages, want[:3])
 }
 
-func historyBounds(t T, s *server) {
+func historyBounds(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, numbered(3)...)
 	for _, bad := range []string{"0", "-1", "x", "1.5", "99999999999"} {
@@ -130,7 +130,7 @@ func historyBounds(t T, s *server) {
 	isAll(t, "before, from a cursor", s.page(t, "channel", ch, "cursor", want[0].id, "before", want[2].id).messages, want[1:2])
 }
 
-func historyEmpty(t T, s *server) {
+func historyEmpty(t tb, s *server) {
 	elsewhere := s.text(t, s.channel(), "x")[0]
 	ch := s.channel()
 	p := s.page(t, "channel", ch)
@@ -142,7 +142,7 @@ func historyEmpty(t T, s *server) {
 	problem(t, s.get(t, "/history"), http.StatusBadRequest)
 }
 
-func historySeveral(t T, s *server) {
+func historySeveral(t tb, s *server) {
 	a, b := s.channel(), s.channel()
 	var want []*publication
 	for i := range 3 {
@@ -162,7 +162,7 @@ var infoCases = []testCase{
 	{"info/client.js", "4.2", "GET /comet/client.js: the browser client", infoClient},
 }
 
-func infoMembers(t T, s *server) {
+func infoMembers(t tb, s *server) {
 	r := s.get(t, "/info")
 	checkMedia(t, "info", r.header, "application/json")
 	var info struct {
@@ -196,7 +196,7 @@ func infoMembers(t T, s *server) {
 	position(t, info.Cursor)
 }
 
-func infoCursor(t T, s *server) {
+func infoCursor(t tb, s *server) {
 	ch := s.channel()
 	one := s.text(t, ch, "one")[0]
 	end := s.end(t)
@@ -212,7 +212,7 @@ func infoCursor(t T, s *server) {
 	}
 }
 
-func infoClient(t T, s *server) {
+func infoClient(t tb, s *server) {
 	r := s.get(t, "/client.js")
 	if r.status == http.StatusNotFound {
 		t.Skipf("the server has no browser client: %s", r)

@@ -29,7 +29,7 @@ var httpCases = []testCase{
 	{"http/2", "21.1", "Subscribe: over HTTP/2 as over HTTP/1.1", http2},
 }
 
-func httpStreamHeaders(t T, s *server) {
+func httpStreamHeaders(t tb, s *server) {
 	for _, k := range append(slices.Clone(streams), kindMultipartRaw) {
 		if k.transport == "websocket" {
 			continue
@@ -55,14 +55,14 @@ func httpStreamHeaders(t T, s *server) {
 	}
 }
 
-func httpUnknownPaths(t T, s *server) {
+func httpUnknownPaths(t tb, s *server) {
 	for _, path := range []string{"/nosuch", "/subscribe/more", "/publish/more", "/info.json", "/Subscribe", "/subscribe/", "/history/", "/info/"} {
 		problem(t, s.get(t, path), http.StatusNotFound)
 	}
 	problem(t, s.do(t, "POST", "/nosuch", "x", "Content-Type", "text/plain"), http.StatusNotFound)
 }
 
-func httpWrongMethods(t T, s *server) {
+func httpWrongMethods(t tb, s *server) {
 	for _, c := range []struct{ method, path, allow string }{
 		{"DELETE", "/subscribe", "GET"}, {"DELETE", "/subscribe", "POST"}, {"PUT", "/subscribe", "GET"}, {"HEAD", "/subscribe", "GET"},
 		{"GET", "/publish", "POST"}, {"PUT", "/publish", "POST"}, {"DELETE", "/publish", "POST"},
@@ -83,7 +83,7 @@ func httpWrongMethods(t T, s *server) {
 	}
 }
 
-func httpOptions(t T, s *server) {
+func httpOptions(t tb, s *server) {
 	for _, path := range []string{"/subscribe", "/publish", "/history", "/info"} {
 		if r := s.do(t, "OPTIONS", path, ""); r.status != http.StatusNoContent || len(r.body) > 0 {
 			t.Errorf("got %s, want 204 without a body", r)
@@ -93,7 +93,7 @@ func httpOptions(t T, s *server) {
 	}
 }
 
-func httpProblems(t T, s *server) {
+func httpProblems(t tb, s *server) {
 	ch := url.QueryEscape(s.channel())
 	for _, path := range []string{
 		"/subscribe", "/subscribe?channel=a//b", "/subscribe?channel=" + ch + "&transport=carrier-pigeon",
@@ -106,7 +106,7 @@ func httpProblems(t T, s *server) {
 	problem(t, s.do(t, "POST", "/publish?channel="+ch, "{", "Content-Type", "application/json"), http.StatusBadRequest)
 }
 
-func httpUnknownParameters(t T, s *server) {
+func httpUnknownParameters(t tb, s *server) {
 	ch := s.channel()
 	const more = "&nosuch=1&Cursor=x&__proto__=2&_=1764000000000"
 	s.published(t, s.do(t, "POST", "/publish?"+query("channel", ch)+more, "x", "Content-Type", "text/plain"))
@@ -122,7 +122,7 @@ func httpUnknownParameters(t T, s *server) {
 	}
 }
 
-func httpPostSubscribe(t T, s *server) {
+func httpPostSubscribe(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one", "two", "three")
 	// A list that no query could hold.
@@ -138,7 +138,7 @@ func httpPostSubscribe(t T, s *server) {
 	}
 }
 
-func httpCORSLoopback(t T, s *server) {
+func httpCORSLoopback(t tb, s *server) {
 	ch := s.channel()
 	for _, origin := range []string{"http://localhost:3000", "http://127.0.0.1:18081", "http://[::1]:9", "https://localhost"} {
 		allowed := func(what string, h http.Header) {
@@ -183,7 +183,7 @@ func httpCORSLoopback(t T, s *server) {
 	}
 }
 
-func httpCORSStranger(t T, s *server) {
+func httpCORSStranger(t tb, s *server) {
 	ch := s.channel()
 	for _, origin := range []string{"https://stranger.example", "http://localhost.stranger.example", "http://127.0.0.1.stranger.example", "null"} {
 		refused := func(what string, h http.Header) {
@@ -209,7 +209,7 @@ func httpCORSStranger(t T, s *server) {
 	}
 }
 
-func httpFetchMetadata(t T, s *server) {
+func httpFetchMetadata(t tb, s *server) {
 	ch := s.channel()
 	poll := "/subscribe?" + query("channel", ch, "timeout", "0")
 	publish := "/publish?" + query("channel", ch)
@@ -236,7 +236,7 @@ func httpFetchMetadata(t T, s *server) {
 	}
 }
 
-func httpHost(t T, s *server) {
+func httpHost(t tb, s *server) {
 	host := s.base.Hostname()
 	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
 		t.Skipf("%s is not a loopback name: which hosts it answers to is its own affair", host)
@@ -257,7 +257,7 @@ func httpHost(t T, s *server) {
 	}
 }
 
-func http10(t T, s *server) {
+func http10(t tb, s *server) {
 	for _, k := range streams {
 		if k.transport == "websocket" {
 			continue
@@ -305,7 +305,7 @@ func http10(t T, s *server) {
 	}
 }
 
-func http2(t T, s *server) {
+func http2(t tb, s *server) {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)

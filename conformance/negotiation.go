@@ -13,7 +13,7 @@ var negotiationCases = []testCase{
 	{"negotiation/channel", "8.1", "channel: at least one, except for websocket", negotiationChannel},
 }
 
-func negotiationTransport(t T, s *server) {
+func negotiationTransport(t tb, s *server) {
 	ch := s.channel()
 	for _, k := range kinds {
 		if k.transport == "websocket" {
@@ -31,7 +31,7 @@ func negotiationTransport(t T, s *server) {
 	}
 }
 
-func negotiationAccept(t T, s *server) {
+func negotiationAccept(t tb, s *server) {
 	const (
 		poll, sse, multipart, ndjson = "application/json", "text/event-stream", "multipart/x-mixed-replace", "application/x-ndjson"
 	)
@@ -77,13 +77,13 @@ func negotiationAccept(t T, s *server) {
 }
 
 // negotiate subscribes without naming a transport.
-func (s *server) negotiate(t T, channel string, header []string) *stream {
+func (s *server) negotiate(t tb, channel string, header []string) *stream {
 	t.Helper()
 	k := kind{name: "negotiated"}
 	return s.connect(t, k, subscription{channels: []string{channel}, extra: []string{"timeout", "0"}, header: header})
 }
 
-func negotiationUpgrade(t T, s *server) {
+func negotiationUpgrade(t tb, s *server) {
 	ch := s.channel()
 	upgrade := func(path string) *stream { return s.handshake(t, path) }
 	if st := upgrade("/subscribe?" + query("channel", ch)); st.status != http.StatusSwitchingProtocols {
@@ -110,7 +110,7 @@ func negotiationUpgrade(t T, s *server) {
 	problem(t, s.get(t, "/subscribe?"+query("transport", "websocket")), http.StatusUpgradeRequired)
 }
 
-func negotiationFormat(t T, s *server) {
+func negotiationFormat(t tb, s *server) {
 	ch := s.channel()
 	p := &publication{channel: ch, typ: "said", contentType: "application/json", data: `{"a":1}`}
 	s.publish(t, p)
@@ -134,7 +134,7 @@ func negotiationFormat(t T, s *server) {
 	}
 }
 
-func negotiationChannel(t T, s *server) {
+func negotiationChannel(t tb, s *server) {
 	for _, k := range kinds {
 		if k.transport != "websocket" {
 			s.refused(t, k, subscription{}, http.StatusBadRequest)

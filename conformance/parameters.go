@@ -14,7 +14,7 @@ var parameterCases = []testCase{
 	{"parameters/timeout", "9.3", "decimal seconds: digits, and optionally a point and digits. Anything else is 400", parameterTimeout},
 }
 
-func parameterQuery(t T, s *server) {
+func parameterQuery(t tb, s *server) {
 	ch := query("channel", s.channel())
 	for _, bad := range []string{"&x=%zz", "&x=%2", "&x=1;y=2"} {
 		problem(t, s.get(t, "/history?"+ch+bad), http.StatusBadRequest)
@@ -25,7 +25,7 @@ func parameterQuery(t T, s *server) {
 	}
 }
 
-func parameterFirst(t T, s *server) {
+func parameterFirst(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one", "two", "three")
 	p := s.get(t, "/subscribe?"+query("channel", ch)+"&transport=long-polling&transport=bogus&cursor="+want[0].id+"&cursor=bogus&timeout=0&timeout=x").page(t)
@@ -42,7 +42,7 @@ func parameterFirst(t T, s *server) {
 	}
 }
 
-func parameterEmpty(t T, s *server) {
+func parameterEmpty(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one")
 	p := s.get(t, "/subscribe?"+query("channel", ch, "transport", "", "cursor", "earliest", "format", "", "timeout", "", "padding", "", "callback", "", "origin", "", "token", "")).page(t)
@@ -53,7 +53,7 @@ func parameterEmpty(t T, s *server) {
 	problem(t, s.get(t, "/subscribe?"+query("channel", ch, "channel", "", "timeout", "0")), http.StatusBadRequest)
 }
 
-func parameterPadding(t T, s *server) {
+func parameterPadding(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one")
 	for _, bad := range []string{"65537", "-1", "x", "1.5", "1e3", "99999999999999999999"} {
@@ -82,7 +82,7 @@ func parameterPadding(t T, s *server) {
 	}
 }
 
-func parameterTimeout(t T, s *server) {
+func parameterTimeout(t tb, s *server) {
 	ch := s.channel()
 	for _, bad := range []string{"x", "-1", "1s", "1e1", ".", "1.", ".5", "+1", " 1", "0x1", "NaN", "Inf"} {
 		for _, k := range kinds {

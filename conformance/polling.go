@@ -19,7 +19,7 @@ var longPollingCases = []testCase{
 	{"long-polling/gap", "9.1", `with "gap":true where one is due`, pollGap},
 }
 
-func pollBody(t T, s *server) {
+func pollBody(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one", "two", "three")
 	p := s.pollOnce(t, kindLongPolling, on(ch, want[0].id))
@@ -29,7 +29,7 @@ func pollBody(t T, s *server) {
 	}
 }
 
-func pollAtOnce(t T, s *server) {
+func pollAtOnce(t tb, s *server) {
 	ch := s.channel()
 	one := s.text(t, ch, "one")[0]
 	end := s.text(t, s.channel(), "elsewhere")[0]
@@ -48,7 +48,7 @@ func pollAtOnce(t T, s *server) {
 	isAll(t, "from the end", s.pollOnce(t, kindLongPolling, on(ch, p.cursor)).messages, two)
 }
 
-func pollHeld(t T, s *server) {
+func pollHeld(t tb, s *server) {
 	for _, k := range []kind{kindLongPolling, kindJSONP} {
 		q := on(s.channel(), s.end(t))
 		q.extra = []string{"timeout", "0.4"}
@@ -60,7 +60,7 @@ func pollHeld(t T, s *server) {
 	}
 }
 
-func pollHeldFromNow(t T, s *server) {
+func pollHeldFromNow(t tb, s *server) {
 	ch := s.channel()
 	s.text(t, ch, "old")
 	answered := make(chan *response, 1)
@@ -88,7 +88,7 @@ func pollHeldFromNow(t T, s *server) {
 	}
 }
 
-func pollWakes(t T, s *server) {
+func pollWakes(t tb, s *server) {
 	for _, k := range []kind{kindLongPolling, kindJSONP} {
 		for range 3 {
 			ch := s.channel()
@@ -114,7 +114,7 @@ func pollWakes(t T, s *server) {
 	}
 }
 
-func pollThousand(t T, s *server) {
+func pollThousand(t tb, s *server) {
 	ch := s.channel()
 	var want []*publication
 	for range 2 {
@@ -150,7 +150,7 @@ func pollThousand(t T, s *server) {
 	}
 }
 
-func pollMebibyte(t T, s *server) {
+func pollMebibyte(t tb, s *server) {
 	ch := s.channel()
 	size := min(400<<10, s.o.MaxMessage)
 	n := 2<<20/size + 1
@@ -177,7 +177,7 @@ func pollMebibyte(t T, s *server) {
 	isAll(t, "polls", got, want)
 }
 
-func pollGap(t T, s *server) {
+func pollGap(t tb, s *server) {
 	ch := s.channel()
 	q := on(ch, s.foreign(t))
 	q.extra = []string{"timeout", "0"}
@@ -200,7 +200,7 @@ var jsonpCases = []testCase{
 	{"jsonp/errors", "10.3", `Errors other than the callback's own: 200 and /**/callback({"control":"error",…});`, jsonpErrors},
 }
 
-func jsonpBody(t T, s *server) {
+func jsonpBody(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one", "</script>\u2028")
 	r := s.subscribeOnce(t, kindJSONP, on(ch, "earliest"))
@@ -217,7 +217,7 @@ var (
 		"</script>", "a.1", "a%00", "a\x00", "*/cb/*", strings.Repeat("a", 65)}
 )
 
-func jsonpCallback(t T, s *server) {
+func jsonpCallback(t tb, s *server) {
 	poll := []string{"channel", s.channel(), "transport", "jsonp", "timeout", "0"}
 	for _, name := range goodCallbacks {
 		r := s.get(t, "/subscribe?"+query(append(poll, "callback", name)...))
@@ -229,7 +229,7 @@ func jsonpCallback(t T, s *server) {
 	s.badCallbacks(t, "jsonp")
 }
 
-func (s *server) badCallbacks(t T, transport string) {
+func (s *server) badCallbacks(t tb, transport string) {
 	t.Helper()
 	poll := []string{"channel", s.channel(), "transport", transport, "timeout", "0"}
 	for _, name := range badCallbacks {
@@ -240,7 +240,7 @@ func (s *server) badCallbacks(t T, transport string) {
 	problem(t, s.get(t, "/subscribe?"+query("channel", "a//b", "transport", transport, "callback", "a b")), http.StatusBadRequest)
 }
 
-func jsonpErrors(t T, s *server) {
+func jsonpErrors(t tb, s *server) {
 	ch := s.channel()
 	for _, q := range []subscription{
 		{}, {channels: []string{"a//b"}}, {channels: []string{ch}, cursor: "malformed"}, {channels: []string{ch}, extra: []string{"format", "raw"}},

@@ -22,7 +22,7 @@ var publishCases = []testCase{
 	{"publish/acknowledged-means-kept", "16.5", "A publish answered 200 is in the log", publishKept},
 }
 
-func publishAnswer(t T, s *server) {
+func publishAnswer(t tb, s *server) {
 	ch := s.channel()
 	r := s.do(t, "POST", "/publish?"+query("channel", ch, "type", "said"), `{"a":1}`, "Content-Type", "application/json")
 	id := s.published(t, r)
@@ -30,7 +30,7 @@ func publishAnswer(t T, s *server) {
 	isAll(t, "history", s.history(t, "channel", ch).messages, []*publication{{channel: ch, typ: "said", contentType: "application/json", data: `{"a":1}`, id: id}})
 }
 
-func publishSeveral(t T, s *server) {
+func publishSeveral(t tb, s *server) {
 	a, b, c := s.channel(), s.channel(), s.channel()
 	// Not in the order of the alphabet.
 	r := s.do(t, "POST", "/publish?"+query("channel", c, "channel", a, "channel", c, "channel", b, "channel", a), "x", "Content-Type", "text/plain")
@@ -46,7 +46,7 @@ func publishSeveral(t T, s *server) {
 	}
 }
 
-func publishContentTypes(t T, s *server) {
+func publishContentTypes(t tb, s *server) {
 	ch := s.channel()
 	publish := func(data string, header ...string) *response {
 		return s.do(t, "POST", "/publish?"+query("channel", ch), data, header...)
@@ -66,7 +66,7 @@ func publishContentTypes(t T, s *server) {
 	isAll(t, "without a content type", s.history(t, "channel", ch).messages, []*publication{{channel: ch, contentType: "application/octet-stream", data: "\xff", id: id}})
 }
 
-func publishType(t T, s *server) {
+func publishType(t tb, s *server) {
 	ch := s.channel()
 	for _, typ := range []string{strings.Repeat("t", 65), strings.Repeat("é", 33), "a\nb", "a\x00", "\x7f", "\t", "a\u0085b", "comet:", "comet:open", "open", "error"} {
 		problem(t, s.do(t, "POST", "/publish?"+query("channel", ch, "type", typ), "x", "Content-Type", "text/plain"), http.StatusBadRequest)
@@ -83,13 +83,13 @@ func publishType(t T, s *server) {
 	}
 }
 
-func publishNoChannel(t T, s *server) {
+func publishNoChannel(t tb, s *server) {
 	problem(t, s.do(t, "POST", "/publish", "x", "Content-Type", "text/plain"), http.StatusBadRequest)
 	problem(t, s.do(t, "POST", "/publish?channel=", "x", "Content-Type", "text/plain"), http.StatusBadRequest)
 	problem(t, s.do(t, "POST", "/publish", query("data", "x"), "Content-Type", "application/x-www-form-urlencoded"), http.StatusBadRequest)
 }
 
-func publishForm(t T, s *server) {
+func publishForm(t tb, s *server) {
 	ch := s.channel()
 	r := s.do(t, "POST", "/publish", query("channel", ch, "type", "said", "data", "a & b\r\n+é"), "Content-Type", "application/x-www-form-urlencoded")
 	id := s.published(t, r)
@@ -102,7 +102,7 @@ func publishForm(t T, s *server) {
 	}
 }
 
-func publishFormWithoutData(t T, s *server) {
+func publishFormWithoutData(t tb, s *server) {
 	ch := s.channel()
 	// What curl -d '{"a":1}' sends.
 	for _, body := range []string{`{"a":1}`, "", query("channel", ch)} {
@@ -118,7 +118,7 @@ func publishFormWithoutData(t T, s *server) {
 	}
 }
 
-func publishEncoding(t T, s *server) {
+func publishEncoding(t tb, s *server) {
 	ch := s.channel()
 	for _, encoding := range []string{"gzip", "br", "identity, gzip"} {
 		r := s.do(t, "POST", "/publish?"+query("channel", ch), "x", "Content-Type", "text/plain", "Content-Encoding", encoding)
@@ -127,7 +127,7 @@ func publishEncoding(t T, s *server) {
 	s.published(t, s.do(t, "POST", "/publish?"+query("channel", ch), "x", "Content-Type", "text/plain", "Content-Encoding", "identity"))
 }
 
-func publishLimits(t T, s *server) {
+func publishLimits(t tb, s *server) {
 	ch := s.channel()
 	whole := &publication{channel: ch, contentType: "text/plain", data: strings.Repeat("x", s.o.MaxMessage)}
 	s.publish(t, whole)
@@ -150,7 +150,7 @@ func publishLimits(t T, s *server) {
 	problem(t, r, http.StatusRequestEntityTooLarge)
 }
 
-func publishKept(t T, s *server) {
+func publishKept(t tb, s *server) {
 	ch := s.channel()
 	var mu sync.Mutex
 	ids := map[string]string{}
@@ -199,12 +199,12 @@ var batchCases = []testCase{
 }
 
 // batch publishes lines and returns the answer.
-func (s *server) batch(t T, path, lines string) *response {
+func (s *server) batch(t tb, path, lines string) *response {
 	t.Helper()
 	return s.do(t, "POST", "/publish"+path, lines, "Content-Type", "application/x-ndjson")
 }
 
-func batchLines(t T, s *server) {
+func batchLines(t tb, s *server) {
 	ch := s.channel()
 	var ps []*publication
 	var body strings.Builder
@@ -235,7 +235,7 @@ func batchLines(t T, s *server) {
 	s.publishedAll(t, s.batch(t, "", fmt.Sprintf(`{"channel":%q,"data":1}`, ch)), 1)
 }
 
-func batchBlank(t T, s *server) {
+func batchBlank(t tb, s *server) {
 	ch := s.channel()
 	line := fmt.Sprintf(`{"channel":%q,"data":1}`, ch)
 	s.publishedAll(t, s.batch(t, "", "\n\n"+line+"\n\r\n"+line+"\r\n  \n\n"+line), 3)
@@ -244,7 +244,7 @@ func batchBlank(t T, s *server) {
 	}
 }
 
-func batchDefaultChannel(t T, s *server) {
+func batchDefaultChannel(t tb, s *server) {
 	a, b := s.channel(), s.channel()
 	s.publishedAll(t, s.batch(t, "?"+query("channel", a), fmt.Sprintf(`{"data":1}`+"\n"+`{"channel":%q,"data":2}`+"\n"+`{"data":3}`, b)), 3)
 	if n := len(s.history(t, "channel", a).messages); n != 2 {
@@ -258,14 +258,14 @@ func batchDefaultChannel(t T, s *server) {
 }
 
 // lineProblem checks that a batch was refused for a line.
-func (s *server) lineProblem(t T, r *response, line int) {
+func (s *server) lineProblem(t tb, r *response, line int) {
 	t.Helper()
 	if p := problem(t, r, http.StatusBadRequest); p != nil && p["line"] != float64(line) {
 		t.Errorf("got %s, want the member line to be %d", r, line)
 	}
 }
 
-func batchAtomic(t T, s *server) {
+func batchAtomic(t tb, s *server) {
 	ch := s.channel()
 	good := fmt.Sprintf(`{"channel":%q,"data":"good"}`, ch)
 	for _, bad := range []string{
@@ -284,7 +284,7 @@ func batchAtomic(t T, s *server) {
 	}
 }
 
-func batchThousand(t T, s *server) {
+func batchThousand(t tb, s *server) {
 	ch := s.channel()
 	line := fmt.Sprintf(`{"channel":%q,"data":1}`+"\n", ch)
 	problem(t, s.batch(t, "", strings.Repeat(line, 1001)), http.StatusRequestEntityTooLarge)
@@ -305,7 +305,7 @@ var idempotencyCases = []testCase{
 	{"idempotency/concurrent", "16.12", "a concurrent one waits", keyConcurrent},
 }
 
-func keyRepeat(t T, s *server) {
+func keyRepeat(t tb, s *server) {
 	a, b := s.channel(), s.channel()
 	for _, c := range []struct{ path, body, contentType string }{
 		{"/publish?" + query("channel", a, "type", "said"), "once", "text/plain"},
@@ -328,7 +328,7 @@ func keyRepeat(t T, s *server) {
 	}
 }
 
-func keyOther(t T, s *server) {
+func keyOther(t tb, s *server) {
 	ch := s.channel()
 	publish := func(data string) *response {
 		return s.do(t, "POST", "/publish?"+query("channel", ch), data, "Content-Type", "text/plain", "Idempotency-Key", ch)
@@ -343,7 +343,7 @@ func keyOther(t T, s *server) {
 	}
 }
 
-func keyConcurrent(t T, s *server) {
+func keyConcurrent(t tb, s *server) {
 	ch := s.channel()
 	var publishing sync.WaitGroup
 	answers := make([]*response, 12)

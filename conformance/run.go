@@ -118,7 +118,7 @@ func Run(ctx context.Context, url string, o Options) Report {
 	report := Report{URL: url}
 	first := testCase{name: "reach", section: "18.1", says: "GET /comet/info"}
 	var s *server
-	r := first.record(ctx, func(t T) { s = newServer(t, url, o) })
+	r := first.record(ctx, func(t tb) { s = newServer(t, url, o) })
 	if len(r.Failures) > 0 {
 		report.Results = []Result{r}
 		report.Took = time.Since(start)
@@ -133,7 +133,7 @@ func Run(ctx context.Context, url string, o Options) Report {
 		slots <- struct{}{}
 		running.Go(func() {
 			defer func() { <-slots }()
-			r := c.record(ctx, func(t T) { c.run(t, s) })
+			r := c.record(ctx, func(t tb) { c.run(t, s) })
 			report.Results[i] = r
 			if o.Done != nil {
 				done.Lock()
@@ -167,8 +167,8 @@ func TestWith(t *testing.T, url string, o Options) {
 	}
 }
 
-// T is what a case needs of a test: a [testing.T] has it.
-type T interface {
+// tb is what a case needs of a test: a [testing.T] has it.
+type tb interface {
 	Helper()
 	Errorf(format string, args ...any)
 	Fatalf(format string, args ...any)
@@ -182,7 +182,7 @@ type testCase struct {
 	name    string
 	section string
 	says    string
-	run     func(T, *server)
+	run     func(tb, *server)
 }
 
 func cases(o Options) []testCase {
@@ -196,7 +196,7 @@ func cases(o Options) []testCase {
 const caseTimeout = time.Minute
 
 // record runs f as the case and returns how that went.
-func (c testCase) record(ctx context.Context, f func(T)) Result {
+func (c testCase) record(ctx context.Context, f func(tb)) Result {
 	ctx, cancel := context.WithTimeout(ctx, caseTimeout)
 	r := &recorder{ctx: ctx, Result: Result{Name: c.name, Section: c.section, Says: c.says}}
 	start := time.Now()
@@ -215,7 +215,7 @@ func (c testCase) record(ctx context.Context, f func(T)) Result {
 	return r.Result
 }
 
-// recorder is a T for runs that are no Go test.
+// recorder is a tb for runs that are no Go test.
 type recorder struct {
 	Result
 	ctx      context.Context

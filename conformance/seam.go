@@ -13,7 +13,7 @@ var seamCases = func() (all []testCase) {
 		all = append(all, testCase{
 			"seam/" + k.name, "8.10",
 			"a client may lose its connection at any byte, come back over another transport, and go on exactly where it was",
-			func(t T, s *server) { seam(t, s, k) },
+			func(t tb, s *server) { seam(t, s, k) },
 		})
 	}
 	return append(all, testCase{"seam/live", "8.10",
@@ -23,7 +23,7 @@ var seamCases = func() (all []testCase) {
 // seam cuts a kind's response after every byte, takes what was complete by
 // then, and goes on over the other kinds in turn; where a cut leaves a cursor
 // that none left before, over all of them.
-func seam(t T, s *server, k kind) {
+func seam(t tb, s *server, k kind) {
 	ch := s.channel()
 	before := s.text(t, ch, "before")[0]
 	want := []*publication{
@@ -63,7 +63,7 @@ func seam(t T, s *server, k kind) {
 }
 
 // record returns how many bytes of a kind's body hold n messages.
-func (s *server) record(t T, k kind, q subscription, n int) int {
+func (s *server) record(t tb, k kind, q subscription, n int) int {
 	t.Helper()
 	if k.polls {
 		return len(s.subscribeOnce(t, k, q).body)
@@ -80,7 +80,7 @@ func (s *server) record(t T, k kind, q subscription, n int) int {
 // cut subscribes and closes the connection when n bytes of the body are there.
 // It returns the messages that were complete in them and the cursor to go on
 // from.
-func (s *server) cut(t T, k kind, q subscription, n int) ([]event, string) {
+func (s *server) cut(t tb, k kind, q subscription, n int) ([]event, string) {
 	t.Helper()
 	st := s.connect(t, k, q)
 	var body []byte
@@ -112,7 +112,7 @@ func (s *server) cut(t T, k kind, q subscription, n int) ([]event, string) {
 
 // complete returns the messages that are complete in a part of a stream, and
 // the last position; empty if there is none.
-func complete(t T, r reader, b []byte) (messages []event, cursor string) {
+func complete(t tb, r reader, b []byte) (messages []event, cursor string) {
 	t.Helper()
 	for {
 		e, n, err := r.next(b)
@@ -134,7 +134,7 @@ func complete(t T, r reader, b []byte) (messages []event, cursor string) {
 
 // seamLive follows a channel that is published to, over one transport after the
 // other, each cut at some byte of what came.
-func seamLive(t T, s *server) {
+func seamLive(t tb, s *server) {
 	const n = 200
 	ch := s.channel()
 	cursor := s.text(t, ch, "before")[0].id

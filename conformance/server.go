@@ -29,7 +29,7 @@ type server struct {
 	heartbeat time.Duration
 }
 
-func newServer(t T, rawURL string, o Options) *server {
+func newServer(t tb, rawURL string, o Options) *server {
 	t.Helper()
 	base, err := url.Parse(strings.TrimSuffix(rawURL, "/"))
 	if err != nil || base.Host == "" {
@@ -141,7 +141,7 @@ func (s *server) send(ctx context.Context, method, path, body string, header ...
 }
 
 // do sends a request and checks what every answer must have.
-func (s *server) do(t T, method, path, body string, header ...string) *response {
+func (s *server) do(t tb, method, path, body string, header ...string) *response {
 	t.Helper()
 	r, err := s.send(t.Context(), method, path, body, header...)
 	if err != nil {
@@ -151,13 +151,13 @@ func (s *server) do(t T, method, path, body string, header ...string) *response 
 	return r
 }
 
-func (s *server) get(t T, path string, header ...string) *response {
+func (s *server) get(t tb, path string, header ...string) *response {
 	t.Helper()
 	return s.do(t, "GET", path, "", header...)
 }
 
 // checkHeader checks what the header of every response must have.
-func checkHeader(t T, what string, h http.Header) {
+func checkHeader(t tb, what string, h http.Header) {
 	t.Helper()
 	if !hasToken(h, "Cache-Control", "no-store") {
 		t.Errorf("%s: got Cache-Control %q, want no-store", what, h.Values("Cache-Control"))
@@ -180,7 +180,7 @@ func hasToken(h http.Header, name, token string) bool {
 	})
 }
 
-func checkMedia(t T, what string, h http.Header, want string) {
+func checkMedia(t tb, what string, h http.Header, want string) {
 	t.Helper()
 	if media, _, err := mime.ParseMediaType(h.Get("Content-Type")); media != want {
 		t.Errorf("%s: got Content-Type %q, want %s (%v)", what, h.Get("Content-Type"), want, err)
@@ -198,7 +198,7 @@ var codes = map[string]int{
 
 // problem checks that r is an error of the given status, or of any from 400 to
 // 499 where that is 0, and returns its members.
-func problem(t T, r *response, status int) map[string]any {
+func problem(t tb, r *response, status int) map[string]any {
 	t.Helper()
 	if r.status != status && (status != 0 || r.status < 400 || r.status > 499) {
 		want := strconv.Itoa(status)
@@ -235,7 +235,7 @@ type publication struct {
 }
 
 // publish publishes each and sets its id.
-func (s *server) publish(t T, ps ...*publication) {
+func (s *server) publish(t tb, ps ...*publication) {
 	t.Helper()
 	for _, p := range ps {
 		pairs := []string{"channel", p.channel}
@@ -251,7 +251,7 @@ func (s *server) publish(t T, ps ...*publication) {
 }
 
 // text publishes texts and returns what was published.
-func (s *server) text(t T, channel string, texts ...string) []*publication {
+func (s *server) text(t tb, channel string, texts ...string) []*publication {
 	t.Helper()
 	var ps []*publication
 	for _, text := range texts {
@@ -262,7 +262,7 @@ func (s *server) text(t T, channel string, texts ...string) []*publication {
 }
 
 // published returns the id of a publish's answer.
-func (s *server) published(t T, r *response) string {
+func (s *server) published(t tb, r *response) string {
 	t.Helper()
 	var a struct{ ID string }
 	if r.status != http.StatusOK || json.Unmarshal(r.body, &a) != nil || a.ID == "" {
@@ -273,7 +273,7 @@ func (s *server) published(t T, r *response) string {
 }
 
 // publishedAll returns the ids of the answer to several.
-func (s *server) publishedAll(t T, r *response, n int) []string {
+func (s *server) publishedAll(t tb, r *response, n int) []string {
 	t.Helper()
 	var a struct{ IDs []string }
 	if r.status != http.StatusOK || json.Unmarshal(r.body, &a) != nil || len(a.IDs) != n {
@@ -321,7 +321,7 @@ func parsePage(b []byte) (page, error) {
 }
 
 // page reads a page from an answer.
-func (r *response) page(t T) page {
+func (r *response) page(t tb) page {
 	t.Helper()
 	if r.status != http.StatusOK {
 		t.Fatalf("got %s, want 200", r)
@@ -335,7 +335,7 @@ func (r *response) page(t T) page {
 }
 
 // history returns what is retained of channels, 1,000 messages at most.
-func (s *server) history(t T, pairs ...string) page {
+func (s *server) history(t tb, pairs ...string) page {
 	t.Helper()
 	p := s.get(t, "/history?"+query(append(pairs, "limit", "1000")...)).page(t)
 	if p.more == nil {
@@ -345,7 +345,7 @@ func (s *server) history(t T, pairs ...string) page {
 }
 
 // end returns the log's end.
-func (s *server) end(t T) string {
+func (s *server) end(t tb) string {
 	t.Helper()
 	var info struct{ Cursor string }
 	r := s.get(t, "/info")
@@ -367,7 +367,7 @@ func parseCursor(c string) (epoch string, seq uint64, err error) {
 }
 
 // position returns a cursor's sequence.
-func position(t T, c string) uint64 {
+func position(t tb, c string) uint64 {
 	t.Helper()
 	_, seq, err := parseCursor(c)
 	if err != nil {
@@ -377,7 +377,7 @@ func position(t T, c string) uint64 {
 }
 
 // foreign returns a cursor of another epoch.
-func (s *server) foreign(t T) string {
+func (s *server) foreign(t tb) string {
 	t.Helper()
 	if epoch, _, _ := parseCursor(s.end(t)); epoch != "zzz" {
 		return "zzz-1"
@@ -386,7 +386,7 @@ func (s *server) foreign(t T) string {
 }
 
 // beyond returns a position that the log has not reached.
-func (s *server) beyond(t T) string {
+func (s *server) beyond(t tb) string {
 	t.Helper()
 	epoch, seq, err := parseCursor(s.end(t))
 	if err != nil {
@@ -396,7 +396,7 @@ func (s *server) beyond(t T) string {
 }
 
 // dial opens a plain connection to the server, closed when the case ends.
-func (s *server) dial(t T) net.Conn {
+func (s *server) dial(t tb) net.Conn {
 	t.Helper()
 	port := s.base.Port()
 	if port == "" {

@@ -80,7 +80,7 @@ const callback = "suite.call_1$"
 
 // stream is a response that is held open and read in the background.
 type stream struct {
-	t      T
+	t      tb
 	kind   kind
 	status int
 	header http.Header
@@ -99,7 +99,7 @@ type stream struct {
 }
 
 // open subscribes; the response must be a stream.
-func (s *server) open(t T, k kind, q subscription) *stream {
+func (s *server) open(t tb, k kind, q subscription) *stream {
 	t.Helper()
 	st := s.connect(t, k, q)
 	want := http.StatusOK
@@ -122,7 +122,7 @@ func (s *server) open(t T, k kind, q subscription) *stream {
 }
 
 // connect subscribes, whatever the answer.
-func (s *server) connect(t T, k kind, q subscription) *stream {
+func (s *server) connect(t tb, k kind, q subscription) *stream {
 	t.Helper()
 	if k.transport == "websocket" {
 		return s.handshake(t, "/subscribe?"+q.query(k), q.header...)
@@ -149,7 +149,7 @@ func (s *server) connect(t T, k kind, q subscription) *stream {
 }
 
 // handshake asks for a WebSocket.
-func (s *server) handshake(t T, path string, header ...string) *stream {
+func (s *server) handshake(t tb, path string, header ...string) *stream {
 	t.Helper()
 	conn := s.dial(t)
 	var nonce [16]byte
@@ -310,7 +310,7 @@ type received struct {
 
 // receive subscribes and reads until there were n messages or, with n = 0, to
 // the end of what a poll answers or a stream opens with.
-func (s *server) receive(t T, k kind, n int, q subscription) received {
+func (s *server) receive(t tb, k kind, n int, q subscription) received {
 	t.Helper()
 	if k.polls {
 		return s.poll(t, k, n, q)
@@ -349,7 +349,7 @@ func (s *server) receive(t T, k kind, n int, q subscription) received {
 }
 
 // poll polls until there were n messages.
-func (s *server) poll(t T, k kind, n int, q subscription) received {
+func (s *server) poll(t tb, k kind, n int, q subscription) received {
 	t.Helper()
 	var r received
 	for deadline := time.Now().Add(patience); ; {
@@ -373,7 +373,7 @@ func (s *server) poll(t T, k kind, n int, q subscription) received {
 	}
 }
 
-func (s *server) pollOnce(t T, k kind, q subscription) page {
+func (s *server) pollOnce(t tb, k kind, q subscription) page {
 	t.Helper()
 	r := s.subscribeOnce(t, k, q)
 	if r.status != http.StatusOK {
@@ -395,7 +395,7 @@ func (s *server) pollOnce(t T, k kind, q subscription) page {
 }
 
 // subscribeOnce subscribes and reads the whole answer.
-func (s *server) subscribeOnce(t T, k kind, q subscription) *response {
+func (s *server) subscribeOnce(t tb, k kind, q subscription) *response {
 	t.Helper()
 	if q.form {
 		return s.do(t, "POST", "/subscribe", q.query(k), append([]string{"Content-Type", "application/x-www-form-urlencoded"}, q.header...)...)

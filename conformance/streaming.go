@@ -19,7 +19,7 @@ var iframeCases = []testCase{
 }
 
 // preamble returns the bytes of an iframe's response before its first envelope.
-func (s *server) preamble(t T, q subscription) (string, *stream) {
+func (s *server) preamble(t tb, q subscription) (string, *stream) {
 	t.Helper()
 	st := s.open(t, kindIframe, q)
 	st.next()
@@ -27,7 +27,7 @@ func (s *server) preamble(t T, q subscription) (string, *stream) {
 	return string(head), st
 }
 
-func iframePreamble(t T, s *server) {
+func iframePreamble(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one")
 	head, st := s.preamble(t, on(ch, "earliest"))
@@ -46,7 +46,7 @@ func iframePreamble(t T, s *server) {
 	isAll(t, "iframe", []event{st.nextMessage()}, want)
 }
 
-func iframeEscaping(t T, s *server) {
+func iframeEscaping(t tb, s *server) {
 	ch := s.channel()
 	ps := []*publication{
 		{channel: ch, contentType: "text/plain", data: "</script><script>alert(1)</script>"},
@@ -71,7 +71,7 @@ func iframeEscaping(t T, s *server) {
 	}
 }
 
-func iframeCallback(t T, s *server) {
+func iframeCallback(t tb, s *server) {
 	for _, name := range goodCallbacks {
 		q := subscription{channels: []string{s.channel()}, extra: []string{"transport", "iframe", "callback", name}}
 		st := s.connect(t, kind{name: "iframe with the callback " + name}, q)
@@ -84,7 +84,7 @@ func iframeCallback(t T, s *server) {
 	s.badCallbacks(t, "iframe")
 }
 
-func iframeOrigin(t T, s *server) {
+func iframeOrigin(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one")
 	for _, origin := range []string{"https://app.example.com", "http://localhost:3000", "http://[::1]:8080", "https://app.example.com:8443"} {
@@ -135,7 +135,7 @@ func iframeOrigin(t T, s *server) {
 	}
 }
 
-func iframeErrors(t T, s *server) {
+func iframeErrors(t tb, s *server) {
 	ch := s.channel()
 	for _, q := range []subscription{
 		{}, {channels: []string{"a//b"}}, {channels: []string{ch}, cursor: "malformed"}, {channels: []string{ch}, extra: []string{"format", "raw"}},
@@ -154,7 +154,7 @@ var multipartCases = []testCase{
 
 var kindMultipartRaw = kind{"multipart-raw", "multipart", "raw", "multipart/x-mixed-replace", false}
 
-func (s *server) rawMultipart(t T, q subscription) (st *stream, boundary string) {
+func (s *server) rawMultipart(t tb, q subscription) (st *stream, boundary string) {
 	t.Helper()
 	st = s.connect(t, kindMultipartRaw, q)
 	if st.status != http.StatusOK {
@@ -168,7 +168,7 @@ func (s *server) rawMultipart(t T, q subscription) (st *stream, boundary string)
 	return st, params["boundary"]
 }
 
-func multipartRaw(t T, s *server) {
+func multipartRaw(t tb, s *server) {
 	ch := s.channel()
 	png := func(data string) *publication { return &publication{channel: ch, contentType: "image/png", data: data} }
 	ps := []*publication{png("one\r\n--"), png("two"), {channel: ch, contentType: "image/jpeg", data: "three\x00\xff"}, png(""), png("five")}
@@ -195,7 +195,7 @@ func multipartRaw(t T, s *server) {
 	}
 }
 
-func multipartRawQuiet(t T, s *server) {
+func multipartRawQuiet(t tb, s *server) {
 	ch := s.channel()
 	st, b := s.rawMultipart(t, on(ch, s.foreign(t)))
 	p := &publication{channel: ch, contentType: "image/png", data: "first"}
@@ -208,7 +208,7 @@ func multipartRawQuiet(t T, s *server) {
 	}
 }
 
-func multipartRawActive(t T, s *server) {
+func multipartRawActive(t tb, s *server) {
 	ch := s.channel()
 	st, b := s.rawMultipart(t, on(ch, "now"))
 	last := &publication{channel: ch, contentType: "image/png", data: "the last one"}
@@ -233,7 +233,7 @@ func multipartRawActive(t T, s *server) {
 	}
 }
 
-func multipartEnvelope(t T, s *server) {
+func multipartEnvelope(t tb, s *server) {
 	ch := s.channel()
 	ps := []*publication{
 		{channel: ch, typ: "t", contentType: "application/json", data: `{"é":1}`},
@@ -260,7 +260,7 @@ func multipartEnvelope(t T, s *server) {
 	}
 }
 
-func multipartInjection(t T, s *server) {
+func multipartInjection(t tb, s *server) {
 	ch := s.channel()
 	st, _ := s.rawMultipart(t, on(ch, "now"))
 	for _, contentType := range []string{"image/png\r\nX-Evil: 1", "image/png\nX-Evil: 1", "image/png\r\n\r\n<b>X-Evil</b>", "image/png; a=\"\r\nX-Evil: 1\""} {
@@ -281,7 +281,7 @@ var xhrStreamingCases = []testCase{
 	{"xhr-streaming/post", "8.1", "POST with the same parameters as a form", xhrPost},
 }
 
-func xhrLines(t T, s *server) {
+func xhrLines(t tb, s *server) {
 	ch := s.channel()
 	ps := []*publication{
 		{channel: ch, contentType: "application/json", data: "{\n \"pretty\": 1.0,\r\n \"b\":\t[]\n}\n"},
@@ -302,7 +302,7 @@ func xhrLines(t T, s *server) {
 	}
 }
 
-func xhrPost(t T, s *server) {
+func xhrPost(t tb, s *server) {
 	ch := s.channel()
 	want := s.text(t, ch, "one", "two")
 	q := on(ch, want[0].id)
@@ -320,7 +320,7 @@ var sseCases = []testCase{
 	{"sse/injection", "6.5", "No message can add a line that is not its own", sseInjection},
 }
 
-func sseRetry(t T, s *server) {
+func sseRetry(t tb, s *server) {
 	for _, k := range []kind{kindSSE, kindSSERaw} {
 		st := s.open(t, k, on(s.channel(), "now"))
 		st.next()
@@ -331,7 +331,7 @@ func sseRetry(t T, s *server) {
 }
 
 // blocks reads a raw stream's messages as lists of lines.
-func (s *server) blocks(t T, q subscription, n int) [][]string {
+func (s *server) blocks(t tb, q subscription, n int) [][]string {
 	t.Helper()
 	st := s.open(t, kindSSERaw, q)
 	st.next()
@@ -360,7 +360,7 @@ func (s *server) blocks(t T, q subscription, n int) [][]string {
 	return all
 }
 
-func sseRawLines(t T, s *server) {
+func sseRawLines(t tb, s *server) {
 	for data, want := range map[string][]string{
 		"":               {""},
 		"one":            {"one"},
@@ -388,7 +388,7 @@ func sseRawLines(t T, s *server) {
 	}
 }
 
-func sseRawOrder(t T, s *server) {
+func sseRawOrder(t tb, s *server) {
 	ch := s.channel()
 	p := &publication{channel: ch, typ: "said", contentType: "application/json", data: "{\n\"a\": 1.0}"}
 	s.publish(t, p)
@@ -398,7 +398,7 @@ func sseRawOrder(t T, s *server) {
 	}
 }
 
-func sseRawBinary(t T, s *server) {
+func sseRawBinary(t tb, s *server) {
 	ch := s.channel()
 	p := &publication{channel: ch, contentType: "image/png", data: "\xff\x00\n\r"}
 	s.publish(t, p)
@@ -408,7 +408,7 @@ func sseRawBinary(t T, s *server) {
 	}
 }
 
-func sseEnvelope(t T, s *server) {
+func sseEnvelope(t tb, s *server) {
 	ch := s.channel()
 	ps := []*publication{
 		{channel: ch, typ: "said", contentType: "application/json", data: "{\n\"a\": 1.0}"},
@@ -419,7 +419,7 @@ func sseEnvelope(t T, s *server) {
 	isAll(t, "sse", s.receive(t, kindSSE, 3, on(ch, "earliest")).messages, ps)
 }
 
-func sseControls(t T, s *server) {
+func sseControls(t tb, s *server) {
 	ch := s.channel()
 	s.text(t, ch, "one")
 	for _, k := range []kind{kindSSE, kindSSERaw} {
@@ -439,7 +439,7 @@ func sseControls(t T, s *server) {
 	}
 }
 
-func sseInjection(t T, s *server) {
+func sseInjection(t tb, s *server) {
 	ch := s.channel()
 	for _, typ := range []string{"a\nid: zzz-9", "a\rdata: evil", "a\r\n\r\nevent: comet:error"} {
 		problem(t, s.do(t, "POST", "/publish?"+query("channel", ch, "type", typ), "x", "Content-Type", "text/plain"), http.StatusBadRequest)

@@ -25,7 +25,7 @@ var webSocketCases = []testCase{
 }
 
 // wsOpen opens a WebSocket and returns it with its position.
-func (s *server) wsOpen(t T, q subscription) (*stream, string) {
+func (s *server) wsOpen(t tb, q subscription) (*stream, string) {
 	t.Helper()
 	st := s.open(t, kindWebSocket, q)
 	e := st.next()
@@ -64,7 +64,7 @@ func list(channels ...string) string {
 	return string(b)
 }
 
-func wsSubscribe(t T, s *server) {
+func wsSubscribe(t tb, s *server) {
 	a, b := s.channel(), s.channel()
 	st, _ := s.wsOpen(t, subscription{})
 	st.ask(`{"subscribe":`+list(a, b+"/*")+`}`, `1`)
@@ -78,7 +78,7 @@ func wsSubscribe(t T, s *server) {
 	isAll(t, "websocket", []event{st.nextMessage(), st.nextMessage()}, want)
 }
 
-func wsPosition(t T, s *server) {
+func wsPosition(t tb, s *server) {
 	a, b := s.channel(), s.channel()
 	old := s.text(t, b, "old")[0]
 	st, open := s.wsOpen(t, on(a, old.id))
@@ -112,7 +112,7 @@ func wsPosition(t T, s *server) {
 	isAll(t, "both", []event{st.nextMessage(), st.nextMessage()}, more)
 }
 
-func wsUnsubscribe(t T, s *server) {
+func wsUnsubscribe(t tb, s *server) {
 	a, b := s.channel(), s.channel()
 	st, _ := s.wsOpen(t, subscription{channels: []string{a, a + "/*", b}, cursor: "now"})
 	st.ask(`{"unsubscribe":`+list(a)+`}`, `1`)
@@ -133,7 +133,7 @@ func wsUnsubscribe(t T, s *server) {
 	isAll(t, "without the pattern", []event{st.nextMessage()}, want)
 }
 
-func wsPublish(t T, s *server) {
+func wsPublish(t tb, s *server) {
 	ch := s.channel()
 	st, _ := s.wsOpen(t, on(ch, "now"))
 	for i, c := range []struct{ data, contentType, want string }{
@@ -166,7 +166,7 @@ func wsPublish(t T, s *server) {
 	}
 }
 
-func wsPublishKey(t T, s *server) {
+func wsPublishKey(t tb, s *server) {
 	ch := s.channel()
 	st, _ := s.wsOpen(t, subscription{})
 	frame := fmt.Sprintf(`{"publish":{"channel":%q,"data":"once","key":%q}}`, ch, ch)
@@ -183,7 +183,7 @@ func wsPublishKey(t T, s *server) {
 	}
 }
 
-func wsRef(t T, s *server) {
+func wsRef(t tb, s *server) {
 	st, _ := s.wsOpen(t, subscription{})
 	for _, ref := range []string{`0`, `7`, `"a"`, `"7"`, `"é\"\\"`, `""`} {
 		ch := s.channel()
@@ -208,7 +208,7 @@ func wsRef(t T, s *server) {
 	}
 }
 
-func wsRefusedChannel(t T, s *server) {
+func wsRefusedChannel(t tb, s *server) {
 	good, known := s.channel(), s.channel()
 	st, _ := s.wsOpen(t, on(known, "now"))
 	for _, bad := range append([]string{"a//b", "meta/x"}, badPatterns...) {
@@ -222,7 +222,7 @@ func wsRefusedChannel(t T, s *server) {
 	isAll(t, "after refusals", []event{st.nextMessage()}, want)
 }
 
-func wsMalformed(t T, s *server) {
+func wsMalformed(t tb, s *server) {
 	ch := s.channel()
 	st, _ := s.wsOpen(t, on(ch, "now"))
 	for _, text := range []string{`{`, `x`, ``, `{"subscribe":"not a list"}`, `{"subscribe":[5]}`, `{"publish":5}`, `{"subscribe":[]} {}`, `[]`, `5`, `{}`, `{"nosuch":1}`,
@@ -257,7 +257,7 @@ func (st *stream) closed() int {
 	return code
 }
 
-func wsBinary(t T, s *server) {
+func wsBinary(t tb, s *server) {
 	st, _ := s.wsOpen(t, subscription{})
 	st.write(0x80|opBinary, []byte(`{"subscribe":["a"]}`))
 	if code := st.closed(); code != 1003 {
@@ -265,7 +265,7 @@ func wsBinary(t T, s *server) {
 	}
 }
 
-func wsTooLarge(t T, s *server) {
+func wsTooLarge(t tb, s *server) {
 	st, _ := s.wsOpen(t, subscription{})
 	// Larger than any limit of a body, and than what is worth reading first.
 	header := binary.BigEndian.AppendUint64([]byte{0x80 | opText, 0x80 | 127}, uint64(s.o.MaxBody)*4)
@@ -277,7 +277,7 @@ func wsTooLarge(t T, s *server) {
 	}
 }
 
-func wsRFC(t T, s *server) {
+func wsRFC(t tb, s *server) {
 	ch := s.channel()
 	st, _ := s.wsOpen(t, on(ch, "now"))
 	// 5.5.2: a ping is answered by a pong with its data.
@@ -325,7 +325,7 @@ func wsRFC(t T, s *server) {
 	}
 }
 
-func wsHandshakeRefused(t T, s *server) {
+func wsHandshakeRefused(t tb, s *server) {
 	ch := s.channel()
 	for _, q := range []subscription{
 		{channels: []string{"a//b"}}, {channels: []string{ch, "a*"}}, {channels: []string{ch}, cursor: "malformed"},
