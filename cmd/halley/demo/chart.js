@@ -2,7 +2,7 @@
 // for each transport with a comet at its cursor. A lane that is cut stands
 // still while the log moves on, and comes back through what it missed.
 
-import { h, short, soon, motion } from './dom.js';
+import { h, short, soon, motion, frameTook } from './dom.js';
 
 const ROW = 31;
 const AXIS = 22;
@@ -23,6 +23,7 @@ export class Chart {
   #shift = 0; // columns the log has still to glide
   #seen = 0; // the log's end as last drawn
   #time = 0;
+  #moving = false; // the last frame was not the end of a movement
 
   constructor(root, ledger, panes) {
     this.#ledger = ledger;
@@ -59,6 +60,7 @@ export class Chart {
   }
 
   #draw = (time) => {
+    if (this.#moving) frameTook(time - this.#time);
     const elapsed = Math.min(50, time - this.#time || 16);
     this.#time = time;
     const { entries, dropped, end } = this.#ledger;
@@ -76,7 +78,7 @@ export class Chart {
     this.#shift = moves ? Math.min(12, this.#shift + end - this.#seen) : 0;
     this.#seen = end;
     this.#shift *= Math.exp(-elapsed / 110);
-    if (this.#shift < 0.01) this.#shift = 0;
+    if (this.#shift < 0.04) this.#shift = 0;
     let busy = this.#shift > 0;
 
     const c = this.#canvas.getContext('2d');
@@ -98,7 +100,7 @@ export class Chart {
       if (lane.position >= 0) {
         // The comet glides after its lane's position, and with the log.
         const away = head.at === null || !moves ? 0 : (head.at - lane.position) * Math.exp(-elapsed / 130);
-        head.at = lane.position + (Math.abs(away) < 0.02 ? 0 : away);
+        head.at = lane.position + (Math.abs(away) < 0.04 ? 0 : away);
         busy ||= head.at !== lane.position;
         const comet = pane.state === 'open' ? this.#bright : this.#dim;
         c.drawImage(comet, x(head.at) - TAIL, y - GLOW, TAIL + GLOW, 2 * GLOW);
@@ -120,6 +122,7 @@ export class Chart {
       c.strokeStyle = color;
       c.stroke(marks[kind]);
     }
+    this.#moving = busy;
     if (busy) this.update();
   };
 

@@ -39,8 +39,23 @@ function flush(time = performance.now()) {
   for (const work of due) work(time);
 }
 
+// motion tells whether anything should move: not where people asked for none,
+// and not for a while where the machine can't keep up, since drawing would
+// then delay the very messages it is to show.
 const still = matchMedia('(prefers-reduced-motion: reduce)');
-export const motion = () => !still.matches && !document.hidden;
+const SLOW = 30; // ms between frames
+const REST = 20000;
+let pace = 16;
+let restUntil = 0;
+export const motion = () => !still.matches && !document.hidden && performance.now() > restUntil;
+
+// frameTook reports the time between two frames of something that moves.
+export function frameTook(elapsed) {
+  pace += 0.15 * (Math.min(elapsed, 200) - pace);
+  if (pace < SLOW) return;
+  restUntil = performance.now() + REST;
+  pace = 16;
+}
 
 // ms shows a duration in milliseconds with as many digits as mean anything.
 export function ms(value) {

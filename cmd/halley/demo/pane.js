@@ -369,7 +369,7 @@ function view(pane, { name, about, framing }, host) {
           { opacity: 1, offset: 0.25 },
           { transform: 'translateX(100%)', opacity: 0 },
         ],
-        { duration: 700, easing: 'cubic-bezier(.3,.1,.3,1)' },
+        { duration: 500, easing: 'cubic-bezier(.3,.1,.3,1)' },
       );
     },
     say(text, tone) {
