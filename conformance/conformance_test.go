@@ -47,9 +47,10 @@ func TestRun(t *testing.T) {
 
 	for _, handler := range []http.Handler{http.NotFoundHandler(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })} {
 		server := httptest.NewServer(handler)
+		done = nil
 		report = conformance.Run(t.Context(), server.URL+"/comet", o)
 		server.Close()
-		if len(report.Results) != 1 || report.Failed() != 1 || !strings.Contains(report.Results[0].String(), "GET info") {
+		if len(report.Results) != 1 || len(done) != 1 || report.Failed() != 1 || !strings.Contains(report.Results[0].String(), "GET info") {
 			t.Errorf("a server of something else: got %v", report.Results)
 		}
 	}

@@ -122,6 +122,9 @@ func Run(ctx context.Context, url string, o Options) Report {
 	if len(r.Failures) > 0 {
 		report.Results = []Result{r}
 		report.Took = time.Since(start)
+		if o.Done != nil {
+			o.Done(r)
+		}
 		return report
 	}
 	chosen := cases(o)
