@@ -76,9 +76,12 @@ func (h *Hub) endpoint(r *http.Request) string {
 	mount := h.opts.Path
 	if mount == "" {
 		mount = "/comet"
-		// As ServeMux matched it: "METHOD host/comet/".
+		// As ServeMux matched it: "METHOD host/comet/", or with an endpoint.
 		if _, pattern, found := strings.Cut(r.Pattern, "/"); found {
 			mount = "/" + pattern
+			if !strings.HasSuffix(mount, "...}") {
+				mount = mount[:strings.LastIndexByte(mount, '/')]
+			}
 		}
 	}
 	if rest, ok := cutMount(r.URL.Path, mount); ok {
@@ -149,7 +152,7 @@ func subscribeForm(w http.ResponseWriter, r *http.Request) (url.Values, *wire.Pr
 	if p != nil || r.Method != http.MethodPost {
 		return form, p
 	}
-	if t := mediaType(r.Header.Get("Content-Type")); t != formType && t != "" {
+	if t := r.Header.Get("Content-Type"); t != "" && mediaType(t) != formType {
 		return nil, wire.NewProblem(wire.UnsupportedBody, fmt.Sprintf("a subscribe request's body is %s, not %.80q", formType, t))
 	}
 	body, p := readBody(w, r, maxForm)
@@ -174,7 +177,11 @@ func query(r *http.Request) (url.Values, *wire.Problem) {
 	return form, nil
 }
 
-func (h *Hub) serveInfo(w http.ResponseWriter, _ *http.Request) {
+func (h *Hub) serveInfo(w http.ResponseWriter, r *http.Request) {
+	if _, p := query(r); p != nil {
+		p.Write(w)
+		return
+	}
 	body := append([]byte(nil), `{"protocol":1,"version":`...)
 	body = wire.AppendString(body, h.opts.Version)
 	body = append(body, `,"transports":`...)

@@ -43,11 +43,13 @@ func (h *Hub) serveHistory(w http.ResponseWriter, r *http.Request) {
 	for _, m := range page.Messages {
 		body.Envelopes = append(body.Envelopes, wire.AppendEnvelope(nil, m))
 	}
-	if q.Backward {
+	switch n := len(page.Messages); {
+	case q.Backward && n > 0:
+		body.Cursor = page.Messages[0].ID
+	case q.Backward:
 		body.Cursor = q.before
-		if len(page.Messages) > 0 {
-			body.Cursor = page.Messages[0].ID
-		}
+	case n > 0:
+		body.Cursor = page.Messages[n-1].ID
 	}
 	writeJSON(w, body.Append(nil))
 }
