@@ -115,21 +115,25 @@ func (h *Hub) messages(channels []string, m Message) ([]Message, *wire.Problem) 
 	if len(channels) == 0 {
 		return nil, wire.NewProblem(wire.InvalidChannel, "channel is missing: name at least one in the query")
 	}
-	seen := make(map[string]bool, len(channels))
+	seen := make(map[string]bool)
 	var list []Message
 	for _, name := range channels {
 		if seen[name] {
 			continue
 		}
 		seen[name] = true
+		if len(list) == engine.MaxBatch {
+			return nil, wire.NewProblem(wire.InvalidChannel, fmt.Sprintf("more than %d channels", engine.MaxBatch))
+		}
 		m.Channel = name
-		if p := h.checkPublish(&m); p != nil {
+		if len(list) > 0 { // the data is checked
+			if err := engine.CheckChannel(name); err != nil {
+				return nil, wire.NewProblem(wire.InvalidChannel, wire.Detail(err))
+			}
+		} else if p := h.checkPublish(&m); p != nil {
 			return nil, p
 		}
 		list = append(list, m)
-	}
-	if len(list) > engine.MaxBatch {
-		return nil, wire.NewProblem(wire.InvalidChannel, fmt.Sprintf("%d channels, at most %d", len(list), engine.MaxBatch))
 	}
 	return list, nil
 }
