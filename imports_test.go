@@ -1,0 +1,35 @@
+package halley_test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Who imports the library gets a light import graph, and an engine can be
+// written with the contract alone.
+func TestImports(t *testing.T) {
+	const module = "github.com/halley-comet/halley"
+	for pkg, allowed := range map[string][]string{
+		".":                    {"/engine", "/internal/pump", "/internal/transport", "/internal/wire", "github.com/gobwas/"},
+		"./engine":             nil,
+		"./engine/memory":      {"/engine"},
+		"./internal/wire":      {"/engine"},
+		"./internal/pump":      {"/engine", "/internal/wire"},
+		"./internal/transport": {"/engine", "/internal/pump", "/internal/wire", "github.com/gobwas/"},
+	} {
+		out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", pkg).Output()
+		if err != nil {
+			t.Fatalf("%s: %v", pkg, err)
+		}
+		for _, dep := range strings.Fields(string(out)) {
+			dep = strings.TrimPrefix(dep, module)
+			if dep != strings.TrimPrefix(pkg, ".") && !slices.ContainsFunc(allowed, func(a string) bool {
+				return dep == a || strings.HasSuffix(a, "/") && strings.HasPrefix(dep, a)
+			}) {
+				t.Errorf("%s imports %s", pkg, dep)
+			}
+		}
+	}
+}
