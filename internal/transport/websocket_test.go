@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -70,13 +71,13 @@ func TestWebSocketClosesInOrder(t *testing.T) {
 		if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 			t.Fatalf("got %v, %v", resp, err)
 		}
-		if _, err := ws.ReadFrame(br); err != nil { // open
+		if _, err := readFrame(br); err != nil { // open
 			t.Fatal(err)
 		}
 		if err := ws.WriteFrame(c, ws.MaskFrame(ws.NewTextFrame(make([]byte, 8<<20)))); err != nil {
 			t.Fatal(err)
 		}
-		f, err := ws.ReadFrame(br)
+		f, err := readFrame(br)
 		if err != nil || f.Header.OpCode != ws.OpClose {
 			t.Fatalf("got %+v, %v, want a close frame", f.Header, err)
 		}
@@ -169,7 +170,7 @@ func FuzzWebSocket(f *testing.F) {
 		}
 		frames := 0
 		for closed := false; ; frames++ {
-			f, err := ws.ReadFrame(br)
+			f, err := readFrame(br)
 			if err == io.EOF {
 				break
 			}
@@ -228,7 +229,7 @@ func TestWebSocketTooLargePublish(t *testing.T) {
 		}
 		var got []string
 		for range 3 {
-			f, err := ws.ReadFrame(br)
+			f, err := readFrame(br)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -239,4 +240,18 @@ func TestWebSocketTooLargePublish(t *testing.T) {
 		}
 		c.Close()
 	}
+}
+
+// readFrame reads a frame of a server, which is not to be large.
+func readFrame(r io.Reader) (ws.Frame, error) {
+	h, err := ws.ReadHeader(r)
+	if err != nil {
+		return ws.Frame{}, err
+	}
+	if h.Length > 1<<20 {
+		return ws.Frame{}, fmt.Errorf("a frame of %d bytes", h.Length)
+	}
+	f := ws.Frame{Header: h, Payload: make([]byte, h.Length)}
+	_, err = io.ReadFull(r, f.Payload)
+	return f, err
 }
