@@ -63,12 +63,17 @@ func dialWebSocket(t testing.TB, srv *transporttest.Server, query string) *wsCli
 		defer close(done)
 		defer close(c.in)
 		for {
-			f, err := ws.ReadFrame(br)
+			h, err := ws.ReadHeader(br)
 			if err != nil {
 				return
 			}
-			if f.Header.Masked || !f.Header.Fin || f.Header.Rsv != 0 {
-				t.Errorf("frame %+v", f.Header)
+			if h.Masked || !h.Fin || h.Rsv != 0 || h.Length > 1<<21 {
+				t.Errorf("frame %+v", h)
+				return
+			}
+			f := ws.Frame{Header: h, Payload: make([]byte, h.Length)}
+			if _, err := io.ReadFull(br, f.Payload); err != nil {
+				return
 			}
 			c.in <- f
 		}
