@@ -97,7 +97,7 @@ func testPatterns(f *fixture) {
 // after returns the log's messages after a position.
 func (f *fixture) after(at engine.Cursor) (list []engine.Message) {
 	f.Helper()
-	page, err := f.log.Read(context.Background(), engine.Query{Channels: []string{"**"}, After: at})
+	page, err := f.log.Read(context.Background(), engine.Query{Channels: []string{"**"}, After: at, Limit: 100_000})
 	if err != nil {
 		f.Fatal(err)
 	}

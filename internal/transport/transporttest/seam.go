@@ -29,6 +29,9 @@ func testSeam(t *testing.T, newEngine New) {
 	t.Run("gap", func(t *testing.T) {
 		bubble(t, func(t *testing.T) { testGapSeam(t, newEngine) })
 	})
+	t.Run("storm", func(t *testing.T) {
+		bubble(t, func(t *testing.T) { testStorm(t, newEngine) })
+	})
 	for _, p := range []Protocol{HTTP1, H2C} {
 		t.Run("cut/"+string(p), func(t *testing.T) {
 			bubble(t, func(t *testing.T) { testCut(t, newEngine, p) })
