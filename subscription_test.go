@@ -116,6 +116,42 @@ func TestSubscribe(t *testing.T) {
 	})
 }
 
+// A subscription that starts in the midst of publishing has no hole and no
+// double where the past meets the present.
+func TestSubscribeWhilePublishing(t *testing.T) {
+	// Nothing is to be removed before it is read.
+	log, err := memory.New(memory.Options{Retention: engine.Retention{Count: 1 << 30}, Limit: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	hub := newHubOn(t, log, halley.Options{})
+	defer hub.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	var publisher sync.WaitGroup
+	publisher.Go(func() {
+		for ctx.Err() == nil {
+			publish(t, hub, "a", "x")
+		}
+	})
+	defer publisher.Wait()
+	defer cancel()
+	for range 100 {
+		start := hub.End()
+		s := subscribe(t, hub, halley.SubscribeOptions{Channels: []string{"a", "*"}, Cursor: start})
+		for i := range uint64(100) {
+			e, err := s.Next(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Gap || e.Message.ID.Seq != start.Seq+i+1 {
+				t.Fatalf("event %d after %v is %+v", i, start, e)
+			}
+		}
+		_ = s.Close() // it returns nil
+	}
+}
+
 // What Subscribe refuses.
 func TestSubscribeErrors(t *testing.T) {
 	hub := newHub(t, halley.Options{})

@@ -553,6 +553,23 @@ func TestWebSocketChanging(t *testing.T) {
 	})
 }
 
+// The position at which a channel is added is the last that the client was
+// told, be it by a heartbeat.
+func TestWebSocketPosition(t *testing.T) {
+	webSocketTest(t, halley.Options{Heartbeat: time.Minute}, func(t *testing.T, hub *halley.Hub, srv *transporttest.Server) {
+		c := dialWebSocket(t, srv, "channel=a")
+		open := c.want("open")[0]
+		first := publish(t, hub, "b", "1", "2")[1].String()
+		beat := c.want("heartbeat")[0]
+		publish(t, hub, "b", "3")
+		c.send(`{"subscribe":["b"],"ref":1}`)
+		ack := c.want("ack 1", `b="3"`)[0]
+		if beat.ID != first || ack.ID != beat.ID || open.ID == beat.ID {
+			t.Errorf("open at %s, messages up to %s, heartbeat at %s, ack at %s", open.ID, first, beat.ID, ack.ID)
+		}
+	})
+}
+
 // A channel that is added with a past that is gone gets a gap.
 func TestWebSocketSubscribeGap(t *testing.T) {
 	webSocketTest(t, halley.Options{}, func(t *testing.T, hub *halley.Hub, srv *transporttest.Server) {

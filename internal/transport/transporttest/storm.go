@@ -42,7 +42,9 @@ func testStorm(t *testing.T, newEngine New) {
 					batch = append(batch, text(names[r.IntN(len(names))], strconv.Itoa(n)+strings.Repeat("\n", size)))
 				}
 				publish(t, hub, batch...)
-				time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond) // the bubble's time
+				if r.IntN(3) == 0 {
+					time.Sleep(time.Duration(r.IntN(60)) * time.Millisecond) // the bubble's time
+				}
 			}
 		})
 	}
