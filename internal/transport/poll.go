@@ -60,6 +60,12 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o
 		case it.Control.Kind == wire.Error:
 			s.Refuse(w, r, q, it.Control.Problem)
 			return
+		case it.Control.Kind == wire.Reconnect:
+			// The log is closed: nothing was read, not even where it stands.
+			p := wire.NewProblem(wire.EngineUnavailable, "come back in a moment")
+			p.RetryAfter = it.Control.Delay
+			s.Refuse(w, r, q, p)
+			return
 		}
 	}
 	if q.Transport == JSONP {
