@@ -77,10 +77,10 @@ func (h *Hub) Subscribe(ctx context.Context, o SubscribeOptions) (*Subscription,
 		c.After = end
 	}
 	if len(o.From) > 0 {
-		c.From = make([]uint64, len(channels))
+		c.From = make([]Cursor, len(channels))
 		for i, name := range channels {
-			if from := o.From[name]; from.Epoch == end.Epoch {
-				c.From[i] = from.Seq
+			if c.From[i] = o.From[name]; c.From[i].Epoch == end.Epoch && c.From[i].Seq > end.Seq {
+				return nil, fmt.Errorf("halley: subscribe: %w: From %v of %q is beyond the log's end", ErrInvalid, c.From[i], name)
 			}
 		}
 		for name := range maps.Keys(o.From) {

@@ -49,8 +49,8 @@ type Engine interface {
 
 	// Read returns messages of the channels in q, in log order, each once.
 	// Its cost follows what it returns, not what is stored: a seek for each
-	// channel and pattern, and a merge. Reading the newest part of the log
-	// does not block on a disk or a network.
+	// channel and pattern, and a merge. Reading what follows a position among
+	// the Recent newest messages does not block on a disk or a network.
 	//
 	// Errors: ErrInvalid, ErrUnavailable, ErrClosed, or ctx's. A cursor that
 	// the log cannot honour is not an error: see [Page.Gap].
@@ -60,7 +60,7 @@ type Engine interface {
 	// channels and in log order, as many as fit into its capacity, and returns
 	// it. It serves live delivery: it reads from memory, never blocks, and
 	// holds the newest messages whether or not retention has removed them
-	// meanwhile: some thousands of them, fewer only where that much memory
+	// meanwhile: at least Recent of them, fewer only where that much memory
 	// would be more than it may use. ok is false, and buf unchanged,
 	// if it cannot go on from after: the position is of another epoch, beyond
 	// End, or older than what is held. The caller then reads with Read, which
@@ -139,6 +139,9 @@ type Query struct {
 	// returned where there is one.
 	Bytes int
 }
+
+// Recent is how many of the log's newest messages an engine has at hand.
+const Recent = 2048
 
 // DefaultLimit is the number of messages in a page whose Query has no Limit.
 const DefaultLimit = 1000

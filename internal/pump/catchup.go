@@ -17,10 +17,6 @@ import (
 // The last stretch is read by the worker itself, from what the engine holds in
 // memory. Older pages are read by the pump's readers meanwhile.
 
-// nearby is how many messages before the worker's position the last stretch
-// begins. Engines hold at least so many in memory.
-const nearby = 2048
-
 // retryRead is how long a connection waits after its engine could not read.
 const retryRead = time.Second
 
@@ -33,7 +29,7 @@ type read struct {
 
 // catchUpSoon puts a connection on the list of those to read for.
 func (w *worker) catchUpSoon(c *Conn) {
-	if !c.queued && !c.reading && c.state != gone {
+	if !c.queued && (!c.reading || c.ending != nil) && c.state != gone {
 		c.queued = true
 		w.catchups = append(w.catchups, c)
 	}
@@ -43,7 +39,7 @@ func (w *worker) catchUpSoon(c *Conn) {
 func (w *worker) fallBehind(c *Conn, at engine.Cursor) {
 	c.state = behind
 	c.cursor = at
-	c.pending, c.size = nil, 0
+	c.pending = nil
 	w.catchUpSoon(c)
 }
 
@@ -70,26 +66,39 @@ func (w *worker) catchUp(c *Conn) {
 		w.finish(c, Flush{Items: []Item{w.control(c, c.ending)}, Position: w.position(c), Last: true})
 		return
 	}
-	if w.answer(c); c.state != behind || !c.room() {
+	if w.answer(c); c.state != behind || c.reading || !c.room() {
 		return
 	}
-	q := engine.Query{Channels: c.opts.Channels, After: c.cursor, From: c.opts.From, Limit: flushItems, Bytes: flushBytes}
-	if c.opts.Poll {
+	end := w.pump.engine.End()
+	q := engine.Query{Channels: c.opts.Channels, After: c.cursor, From: c.from(end.Epoch), Limit: flushItems, Bytes: flushBytes}
+	switch {
+	case c.opts.Poll:
 		q.Limit, q.Bytes = pollItems, pollBytes
+	case len(q.Channels) == 0:
+		// Only to know where it stands: page leaves the message out.
+		q.Channels, q.Limit = []string{"**"}, 1
 	}
-	if len(q.Channels) == 0 {
-		page, err := w.pump.engine.Read(w.pump.ctx, engine.Query{Channels: []string{"**"}, After: c.cursor, Limit: 1})
-		page.Messages, page.More, page.End = nil, false, w.pump.engine.End()
-		w.page(c, page, err)
-		return
-	}
-	if c.cursor.Epoch == w.pos.Epoch && c.cursor.Seq+nearby >= w.pos.Seq {
+	if at := c.cursor; at.Epoch == end.Epoch && at.Seq <= end.Seq && at.Seq+engine.Recent >= end.Seq {
 		page, err := w.pump.engine.Read(w.pump.ctx, q)
 		w.page(c, page, err)
 		return
 	}
 	c.reading = true
 	w.pump.reads.put(read{conn: c, query: q, reads: c.reads})
+}
+
+// from returns what is to be left out in the log's present epoch.
+func (c *Conn) from(epoch string) []uint64 {
+	if c.opts.From == nil {
+		return nil
+	}
+	from := make([]uint64, len(c.opts.From))
+	for i, f := range c.opts.From {
+		if f.Epoch == epoch {
+			from[i] = f.Seq
+		}
+	}
+	return from
 }
 
 // reader gets pages for connections that are far behind.
@@ -104,6 +113,9 @@ func (p *Pump) reader() {
 			r, ok := p.reads.takeOne()
 			if !ok {
 				break
+			}
+			if r.conn.left.Load() {
+				continue
 			}
 			page, err := p.engine.Read(p.ctx, r.query)
 			r.conn.worker.inbox.put(command{conn: r.conn, do: func(w *worker, c *Conn) {
@@ -128,6 +140,9 @@ func (w *worker) page(c *Conn, page engine.Page, err error) {
 	}
 	if !c.room() {
 		return // a heartbeat took it; the page is read again when there is room
+	}
+	if len(c.opts.Channels) == 0 {
+		page.Messages, page.More, page.End = nil, false, w.pump.engine.End()
 	}
 	var items []Item
 	if !c.opened && !c.opts.Poll {
@@ -179,8 +194,12 @@ func (w *worker) readFailed(c *Conn, err error) {
 		p.RetryAfter = 2 * retryRead
 		w.end(c, &wire.Control{Kind: wire.Error, Problem: p})
 	case errors.Is(err, engine.ErrUnavailable):
+		c.reading = true // until it is time to try again
 		time.AfterFunc(retryRead, func() {
-			w.inbox.put(command{conn: c, do: (*worker).catchUpSoon})
+			w.inbox.put(command{conn: c, do: func(w *worker, c *Conn) {
+				c.reading = false
+				w.catchUpSoon(c)
+			}})
 		})
 	case errors.Is(err, engine.ErrClosed):
 		w.end(c, &wire.Control{Kind: wire.Reconnect, Delay: retryRead})

@@ -20,8 +20,9 @@ type ConnOptions struct {
 	Channels []string
 	// After is where to start; the zero Cursor is the oldest message retained.
 	After engine.Cursor
-	// From is as in engine.Query.
-	From []uint64
+	// From has the starts of single channels, later than After, or is nil. A
+	// position of an epoch that is not the log's counts as none.
+	From []engine.Cursor
 	// Framing encodes the items; nil leaves their Bytes nil.
 	Framing Framing
 	// Poll makes a connection that ends with its first flush: as soon as there
@@ -64,6 +65,8 @@ type Conn struct {
 	// wanted asks the writing goroutine to tell the worker when it has taken
 	// the flush.
 	wanted atomic.Bool
+	// left is set once the connection is gone, for who works for it elsewhere.
+	left atomic.Bool
 
 	// The worker's.
 	state   state
@@ -81,7 +84,6 @@ type Conn struct {
 	lastSent time.Time
 	requests []request // wait for room; one for each call in progress
 	pending  []Item    // of the batch in progress
-	size     int       // bytes of pending
 }
 
 func newConn(w *worker, o ConnOptions) *Conn {

@@ -2,6 +2,7 @@ package pump
 
 import (
 	"slices"
+	"sort"
 
 	"github.com/halley-comet/halley/engine"
 )
@@ -145,14 +146,37 @@ func (w *worker) handAll(f *fanout, c *Conn) {
 	if c.state != live || c.last >= last {
 		return
 	}
-	if c.last < first && len(w.fanouts) == 1 {
+	w.wanted = w.wantedBy(c, w.wanted[:0], f)
+	if c.last < first && oldest(w.wanted, c.last, last) == nil {
 		c.last = last
 		w.flush(c, w.sharedItems(f, c))
 		return
 	}
 	for _, m := range f.msgs {
-		w.hand(c, m)
+		if m.ID.Seq > c.last {
+			w.handBefore(c, m.ID.Seq, w.wanted)
+			w.add(c, m)
+		}
 	}
+}
+
+// handBefore adds the messages before a sequence that fan-outs are still to
+// bring to a connection, which wants them all.
+func (w *worker) handBefore(c *Conn, seq uint64, fanouts []*fanout) {
+	for m := oldest(fanouts, c.last, seq); m != nil; m = oldest(fanouts, c.last, seq) {
+		w.add(c, m)
+	}
+}
+
+// wantedBy appends the fan-outs, but for one, that have something which a live
+// connection wants and has not got.
+func (w *worker) wantedBy(c *Conn, buf []*fanout, but *fanout) []*fanout {
+	for _, f := range w.fanouts {
+		if f != but && f.after(c.last) != nil && c.wants(f.channel) {
+			buf = append(buf, f)
+		}
+	}
+	return buf
 }
 
 // sharedItems returns the pass's messages in the connection's framing.
@@ -172,22 +196,29 @@ func (w *worker) sharedItems(f *fanout, c *Conn) []Item {
 // outstanding returns the oldest message of a fan-out that a live connection
 // is still to get, or nil.
 func (w *worker) outstanding(c *Conn) *engine.Message {
-	var oldest *engine.Message
-	for _, f := range w.fanouts {
-		m := f.after(c.last)
-		if m != nil && (oldest == nil || m.ID.Seq < oldest.ID.Seq) && c.wants(f.channel) {
-			oldest = m
+	if len(w.fanouts) == 0 {
+		return nil
+	}
+	w.wanted = w.wantedBy(c, w.wanted[:0], nil)
+	return oldest(w.wanted, c.last, engine.MaxSeq)
+}
+
+// oldest returns the first message that fan-outs bring between two sequences,
+// exclusive, or nil.
+func oldest(fanouts []*fanout, after, before uint64) *engine.Message {
+	var first *engine.Message
+	for _, f := range fanouts {
+		if m := f.after(after); m != nil && m.ID.Seq < before {
+			first, before = m, m.ID.Seq
 		}
 	}
-	return oldest
+	return first
 }
 
 func (f *fanout) after(seq uint64) *engine.Message {
 	for _, list := range [2][]*engine.Message{f.msgs, f.next} {
-		for _, m := range list {
-			if m.ID.Seq > seq {
-				return m
-			}
+		if n := len(list); n > 0 && list[n-1].ID.Seq > seq {
+			return list[sort.Search(n, func(i int) bool { return list[i].ID.Seq > seq })]
 		}
 	}
 	return nil

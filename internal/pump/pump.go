@@ -75,7 +75,7 @@ type Pump struct {
 	opts    Options
 	frames  *frames
 	workers []*worker
-	reads   mailbox[read]
+	reads   *mailbox[read]
 
 	next   atomic.Uint64 // the worker of the next connection
 	conns  atomic.Int64
@@ -117,10 +117,17 @@ func (p *Pump) watch() {
 		for _, w := range p.workers {
 			w.inbox.wake()
 		}
-		if err := p.engine.Wait(p.ctx, end); err != nil {
-			if p.ctx.Err() == nil && !errors.Is(err, engine.ErrClosed) {
-				p.opts.Logger.Error("halley: waiting for the log ended", "error", err)
-			}
+		err := p.engine.Wait(p.ctx, end)
+		switch {
+		case err == nil:
+			continue
+		case p.ctx.Err() != nil, errors.Is(err, engine.ErrClosed):
+			return
+		}
+		p.opts.Logger.Error("halley: waiting for the log failed", "error", err)
+		select {
+		case <-time.After(retryRead):
+		case <-p.ctx.Done():
 			return
 		}
 	}
@@ -150,4 +157,8 @@ func (p *Pump) Drain(delay func() time.Duration) {
 func (p *Pump) Close() {
 	p.cancel()
 	p.wg.Wait()
+	p.conns.Store(0)
 }
+
+// Closed returns a context that ends when the pump is closed.
+func (p *Pump) Closed() context.Context { return p.ctx }

@@ -13,7 +13,8 @@ type wheel struct {
 	interval time.Duration // silence after which a stream gets a heartbeat
 	tick     time.Duration
 	slots    [wheelSlots][]*Conn
-	at       int64 // the last tick looked at
+	start    time.Time // of tick 0, for the clock that is never set
+	at       int64     // the last tick looked at
 	count    int
 }
 
@@ -23,14 +24,16 @@ const wheelSlots = 64
 // ticks early, so that none waits longer than a heartbeat.
 func newWheel(heartbeat time.Duration) wheel {
 	tick := max(heartbeat*2/wheelSlots, time.Millisecond)
-	return wheel{interval: max(heartbeat-2*tick, tick), tick: tick}
+	return wheel{interval: max(heartbeat-2*tick, tick), tick: tick, start: time.Now()}
 }
+
+func (h *wheel) ticks(t time.Time) int64 { return int64(t.Sub(h.start) / h.tick) }
 
 func (h *wheel) add(c *Conn, now time.Time) {
 	if h.count == 0 {
-		h.at = now.UnixNano() / int64(h.tick)
+		h.at = h.ticks(now)
 	}
-	due := max(c.lastSent.Add(h.interval).UnixNano()/int64(h.tick), h.at+1)
+	due := max(h.ticks(c.lastSent.Add(h.interval)), h.at+1)
 	due = min(due, h.at+wheelSlots-1)
 	slot := &h.slots[due%wheelSlots]
 	*slot = append(*slot, c)
@@ -44,7 +47,7 @@ func (w *worker) beat() time.Duration {
 	if h.count == 0 {
 		return time.Hour
 	}
-	now := w.now.UnixNano() / int64(h.tick)
+	now := h.ticks(w.now)
 	// After a long sleep of the machine one turn of the wheel sees all.
 	for h.at = max(h.at, now-wheelSlots); h.at < now; {
 		h.at++
@@ -62,7 +65,7 @@ func (w *worker) beat() time.Duration {
 	if h.count == 0 {
 		return time.Hour
 	}
-	return time.Duration(h.tick - time.Duration(w.now.UnixNano()%int64(h.tick)))
+	return h.tick - w.now.Sub(h.start)%h.tick
 }
 
 // heartbeat sends a stream its position, if it was silent and has room. One

@@ -17,7 +17,7 @@ type command struct {
 // belong to its goroutine.
 type worker struct {
 	pump  *Pump
-	inbox mailbox[command]
+	inbox *mailbox[command]
 
 	// pos is how far the worker has walked the log. A live connection has been
 	// handed all its messages up to pos, but for those of fan-outs in progress.
@@ -38,6 +38,7 @@ type worker struct {
 	tail     []*engine.Message
 	lists    []*list
 	touched  []*Conn
+	wanted   []*fanout
 }
 
 // What a worker does in one turn, before it looks at everything else again.
@@ -155,12 +156,9 @@ func (w *worker) hand(c *Conn, m *engine.Message) {
 	if c.state != live || c.last >= m.ID.Seq {
 		return
 	}
-	for len(w.fanouts) > 0 {
-		before := w.outstanding(c)
-		if before == nil || before.ID.Seq >= m.ID.Seq {
-			break
-		}
-		w.add(c, before)
+	if len(w.fanouts) > 0 {
+		w.wanted = w.wantedBy(c, w.wanted[:0], nil)
+		w.handBefore(c, m.ID.Seq, w.wanted)
 	}
 	w.add(c, m)
 }
@@ -171,7 +169,6 @@ func (w *worker) add(c *Conn, m *engine.Message) {
 	}
 	b := w.bytes(c, m)
 	c.pending = append(c.pending, Item{Message: m, Bytes: b})
-	c.size += len(b)
 	c.last = m.ID.Seq
 }
 
@@ -186,7 +183,7 @@ func (w *worker) bytes(c *Conn, m *engine.Message) []byte {
 func (w *worker) flushTouched() {
 	for i, c := range w.touched {
 		items := c.pending
-		c.pending, c.size = nil, 0
+		c.pending = nil
 		w.touched[i] = nil
 		if c.state == live {
 			w.flush(c, items)
@@ -240,7 +237,7 @@ func (w *worker) finish(c *Conn, f Flush) {
 		f.Position = f.Items[n-1].Message.ID
 	}
 	w.offer(c, f)
-	w.leave(c)
+	w.forget(c)
 }
 
 // position returns where a connection stands: it has been handed all its
@@ -274,17 +271,25 @@ func (w *worker) join(c *Conn) {
 	}
 }
 
+// leave forgets a connection that nobody will take flushes from any more.
 func (w *worker) leave(c *Conn) {
+	w.forget(c)
+	for range c.slot { // what was not taken: the wheel may hold c for a while
+	}
+}
+
+func (w *worker) forget(c *Conn) {
 	if c.state == gone {
 		return
 	}
 	c.state = gone
+	c.left.Store(true)
 	close(c.slot)
 	for len(c.subs) > 0 {
 		w.index.remove(c, len(c.subs)-1)
 	}
 	delete(w.conns, c)
-	c.pending = nil
+	c.opts, c.subs, c.pending = ConnOptions{}, nil, nil
 	for _, r := range c.requests {
 		close(r.done)
 	}
@@ -335,16 +340,23 @@ func (w *worker) control(c *Conn, ctrl *wire.Control) Item {
 // the connection was sent, so the log is read again from there: of the other
 // channels nothing after it was handed over.
 func (w *worker) change(c *Conn, add, remove []string) {
+	removed := make(map[string]bool, len(remove))
 	for _, name := range remove {
-		if i := c.sub(name); i >= 0 {
+		removed[name] = true
+	}
+	have := make(map[string]bool, len(c.subs))
+	for i := len(c.subs) - 1; i >= 0; i-- {
+		if name := c.subs[i].name; removed[name] {
 			w.index.remove(c, i)
+		} else {
+			have[name] = true
 		}
 	}
 	grown := false
 	for _, name := range add {
-		if c.sub(name) < 0 {
+		if !have[name] {
+			have[name], grown = true, true
 			w.index.add(c, name)
-			grown = true
 		}
 	}
 	c.opts.Channels = make([]string, len(c.subs))
@@ -355,15 +367,6 @@ func (w *worker) change(c *Conn, add, remove []string) {
 	if grown {
 		w.fallBehind(c, c.sent)
 	}
-}
-
-func (c *Conn) sub(name string) int {
-	for i := range c.subs {
-		if c.subs[i].name == name {
-			return i
-		}
-	}
-	return -1
 }
 
 // end ends a connection with a control, once there is room for it.
