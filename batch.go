@@ -21,7 +21,7 @@ type item struct {
 	Data        json.RawMessage
 	Data64      *string
 	ContentType string
-	Key         string // of a WebSocket's publish only
+	Key         *string // of a WebSocket's publish only
 }
 
 // message returns the message that an item describes: a string is text,
@@ -137,15 +137,15 @@ func (h *Hub) publishFrame(ctx context.Context, raw json.RawMessage) (Cursor, *w
 		return Cursor{}, p
 	}
 	b := Batch{Messages: []Message{m}}
-	if it.Key != "" {
-		if p := checkKey(it.Key); p != nil {
+	if it.Key != nil {
+		if p := checkKey(*it.Key); p != nil {
 			return Cursor{}, p
 		}
-		b.Key, b.Digest = clientKey(it.Key), digest(b.Messages, false)
+		b.Key, b.Digest = clientKey(*it.Key), digest(b.Messages, false)
 	}
 	receipt, err := h.append(ctx, b)
 	if err != nil {
-		return Cursor{}, h.problem(nil, err)
+		return Cursor{}, h.problem(err)
 	}
 	return receipt.First, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"time"
 
 	"github.com/halley-comet/halley/internal/wire"
 )
@@ -20,7 +21,7 @@ func mediaType(contentType string) string {
 }
 
 // readBody reads a request's body, up to max bytes.
-func readBody(w http.ResponseWriter, r *http.Request, max int64) ([]byte, *wire.Problem) {
+func (h *Hub) readBody(w http.ResponseWriter, r *http.Request, max int64) ([]byte, *wire.Problem) {
 	tooLarge := wire.NewProblem(wire.TooLarge, fmt.Sprintf("the body may have at most %d bytes", max))
 	if r.ContentLength > max {
 		return nil, tooLarge
@@ -29,7 +30,9 @@ func readBody(w http.ResponseWriter, r *http.Request, max int64) ([]byte, *wire.
 	if r.ContentLength > 0 {
 		buf.Grow(int(min(r.ContentLength, 64<<10)) + bytes.MinRead)
 	}
-	_, err := io.Copy(&buf, http.MaxBytesReader(w, r.Body, max))
+	slow := slowReader{http.MaxBytesReader(w, r.Body, max), http.NewResponseController(w), h.opts.WriteTimeout}
+	_, err := io.Copy(&buf, slow)
+	slow.end()
 	var limit *http.MaxBytesError
 	switch {
 	case errors.As(err, &limit):
@@ -39,3 +42,19 @@ func readBody(w http.ResponseWriter, r *http.Request, max int64) ([]byte, *wire.
 	}
 	return buf.Bytes(), nil
 }
+
+// A slowReader reads from a client that must not pause for longer than a
+// time-out.
+type slowReader struct {
+	r       io.Reader
+	rc      *http.ResponseController
+	timeout time.Duration
+}
+
+func (s slowReader) Read(p []byte) (int, error) {
+	_ = s.rc.SetReadDeadline(time.Now().Add(s.timeout)) // where it is supported
+	return s.r.Read(p)
+}
+
+// end lifts the deadline, which would end the request's context.
+func (s slowReader) end() { _ = s.rc.SetReadDeadline(time.Time{}) }

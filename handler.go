@@ -1,6 +1,7 @@
 package halley
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -22,13 +23,14 @@ const maxForm = 1 << 20
 type endpoint struct {
 	methods string // as Allow has them, but for OPTIONS
 	serve   func(*Hub, http.ResponseWriter, *http.Request)
+	answers bool // at once, and not when there is something to say
 }
 
 var endpoints = map[string]endpoint{
-	"subscribe": {"GET, POST", (*Hub).serveSubscribe},
-	"publish":   {"POST", (*Hub).servePublish},
-	"history":   {"GET, HEAD", (*Hub).serveHistory},
-	"info":      {"GET, HEAD", (*Hub).serveInfo},
+	"subscribe": {"GET, POST", (*Hub).serveSubscribe, false},
+	"publish":   {"POST", (*Hub).servePublish, true},
+	"history":   {"GET, HEAD", (*Hub).serveHistory, true},
+	"info":      {"GET, HEAD", (*Hub).serveInfo, true},
 }
 
 // ServeHTTP serves the native protocol below the path that the hub is mounted
@@ -58,6 +60,12 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.Allow = e.methods + ", OPTIONS"
 		p.Write(w)
 		return
+	}
+	if e.answers {
+		// The answer may be written after this returns.
+		defer func() {
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(h.opts.WriteTimeout)) // where it is supported
+		}()
 	}
 	e.serve(h, w, r)
 }
@@ -108,7 +116,7 @@ func cutMount(path, mount string) (rest string, ok bool) {
 }
 
 func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
-	form, p := subscribeForm(w, r)
+	form, p := h.subscribeForm(w, r)
 	if p != nil {
 		p.Write(w)
 		return
@@ -118,7 +126,6 @@ func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
 		p = h.checkPage(r, q)
 	}
 	n, ok := h.enter()
-	defer h.leave()
 	switch {
 	case p != nil:
 	case !ok:
@@ -129,9 +136,11 @@ func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
 		p.RetryAfter = comeBack(2*time.Second, 8*time.Second)
 	}
 	if p != nil {
+		h.leave() // refusing may take a moment, which is no one else's
 		h.transports.Refuse(w, r, q, p)
 		return
 	}
+	defer h.leave()
 	after := q.Start.Cursor
 	if q.Start.Now {
 		after = h.engine.End()
@@ -147,7 +156,7 @@ func comeBack(least, spread time.Duration) time.Duration {
 
 // subscribeForm returns the parameters of a subscribe request, from its query
 // and, with POST, its body.
-func subscribeForm(w http.ResponseWriter, r *http.Request) (url.Values, *wire.Problem) {
+func (h *Hub) subscribeForm(w http.ResponseWriter, r *http.Request) (url.Values, *wire.Problem) {
 	form, p := query(r)
 	if p != nil || r.Method != http.MethodPost {
 		return form, p
@@ -155,7 +164,7 @@ func subscribeForm(w http.ResponseWriter, r *http.Request) (url.Values, *wire.Pr
 	if t := r.Header.Get("Content-Type"); t != "" && mediaType(t) != formType {
 		return nil, wire.NewProblem(wire.UnsupportedBody, fmt.Sprintf("a subscribe request's body is %s, not %.80q", formType, t))
 	}
-	body, p := readBody(w, r, maxForm)
+	body, p := h.readBody(w, r, maxForm)
 	if p != nil {
 		return nil, p
 	}
@@ -192,7 +201,7 @@ func (h *Hub) serveInfo(w http.ResponseWriter, r *http.Request) {
 	body = appendStrings(body, h.opts.Hosts)
 	body = append(body, `,"cursor":"`...)
 	body = h.engine.End().Append(body)
-	writeJSON(w, append(body, `"}`...))
+	h.writeJSON(w, append(body, `"}`...))
 }
 
 func appendStrings(dst []byte, list []string) []byte {
@@ -206,14 +215,14 @@ func appendStrings(dst []byte, list []string) []byte {
 	return append(dst, ']')
 }
 
-func writeJSON(w http.ResponseWriter, body []byte) {
+func (h *Hub) writeJSON(w http.ResponseWriter, body []byte) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	_, _ = w.Write(body) // the client is told or is gone
+	h.transports.WriteBody(w, body)
 }
 
 // problem returns what a client is told of an error of the engine.
-func (h *Hub) problem(r *http.Request, err error) *wire.Problem {
+func (h *Hub) problem(err error) *wire.Problem {
 	switch {
 	case errors.Is(err, engine.ErrKeyReused):
 		return wire.NewProblem(wire.KeyReused, "an earlier request with this key had other content")
@@ -225,7 +234,7 @@ func (h *Hub) problem(r *http.Request, err error) *wire.Problem {
 		p := wire.NewProblem(wire.EngineUnavailable, "try again, with the same Idempotency-Key if there was one")
 		p.RetryAfter = comeBack(time.Second, 2*time.Second)
 		return p
-	case r != nil && r.Context().Err() != nil:
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return wire.NewProblem(wire.EngineUnavailable, "the request ended before the log answered")
 	}
 	h.opts.Logger.Error("halley: the engine failed", "error", err)

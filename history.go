@@ -35,7 +35,7 @@ func (h *Hub) serveHistory(w http.ResponseWriter, r *http.Request) {
 	} else {
 		var err error
 		if page, err = h.engine.Read(r.Context(), q.Query); err != nil {
-			h.problem(r, err).Write(w)
+			h.problem(err).Write(w)
 			return
 		}
 	}
@@ -51,7 +51,7 @@ func (h *Hub) serveHistory(w http.ResponseWriter, r *http.Request) {
 	case n > 0:
 		body.Cursor = page.Messages[n-1].ID
 	}
-	writeJSON(w, body.Append(nil))
+	h.writeJSON(w, body.Append(nil))
 }
 
 // A historyQuery is a history request, read and checked.

@@ -51,7 +51,7 @@ func New(e Engine, opts *Options) (*Hub, error) {
 	h.pump = pump.New(e, pump.Options{Workers: o.Workers, Heartbeat: o.Heartbeat, Logger: o.Logger})
 	h.transports = transport.Server{
 		Pump:           h.pump,
-		Heartbeat:      o.Heartbeat,
+		Logger:         o.Logger,
 		WriteTimeout:   o.WriteTimeout,
 		MultipartLimit: o.MultipartLimit,
 		Boundary:       "comet-" + rand.Text(),
@@ -83,15 +83,20 @@ func (h *Hub) Publish(ctx context.Context, messages ...Message) ([]Cursor, error
 
 // PublishBatch is Publish for a batch that may have a key, under which it is
 // safe to repeat: the error may then wrap ErrKeyReused as well. Keys given here
-// and those of HTTP clients are apart.
+// and those of HTTP clients are apart. A zero Digest is set from the messages'
+// channels, types, content types and data.
 func (h *Hub) PublishBatch(ctx context.Context, b Batch) (Receipt, error) {
 	for i := range b.Messages {
-		if err := h.checkMessage(&b.Messages[i]); err != nil {
+		m := b.Messages[i] // what is checked may be set, and the slice is the caller's
+		if err := h.checkMessage(&m); err != nil {
 			return Receipt{}, fmt.Errorf("halley: message %d: %w", i, err)
 		}
 	}
 	if b.Key != "" {
 		b.Key = "go\x00" + b.Key
+		if b.Digest == [32]byte{} {
+			b.Digest = digest(b.Messages, true)
+		}
 	}
 	return h.append(ctx, b)
 }

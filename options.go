@@ -3,6 +3,7 @@ package halley
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/halley-comet/halley/engine"
@@ -21,7 +22,8 @@ type Options struct {
 	// at most 60 s.
 	PollTimeout time.Duration
 	// WriteTimeout is how long a client may leave a connection unread, once
-	// the buffers between are full, before it is cut; default 30 s.
+	// the buffers between are full, or pause in the body of a request, before
+	// it is cut; default 30 s.
 	WriteTimeout time.Duration
 	// MultipartLimit is how long a raw multipart stream lasts; default 5
 	// minutes. An <img> cannot close it, and in some engines not even leaving
@@ -61,6 +63,9 @@ type Options struct {
 	// Version is what info says of the program; default "dev".
 	Version string
 }
+
+// maxSize is the highest of any number in Options.
+const maxSize = 1 << 30
 
 // withDefaults returns a checked copy. The error names the field at fault.
 func (o *Options) withDefaults() (Options, error) {
@@ -102,6 +107,14 @@ func (o *Options) withDefaults() (Options, error) {
 		}
 		if *d.field == 0 {
 			*d.field = d.def
+		}
+		if *d.field > maxSize {
+			return c, fmt.Errorf("halley: Options.%s is %d, over %d", d.name, *d.field, maxSize)
+		}
+	}
+	for i, host := range c.Hosts {
+		if h, ok := originHost("http://" + host); !ok || h != strings.ToLower(host) {
+			return c, fmt.Errorf("halley: Options.Hosts[%d] is %q, not host[:port]", i, host)
 		}
 	}
 	for i, origin := range c.Origins {

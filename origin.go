@@ -158,6 +158,12 @@ func (h *Hub) checkPage(r *http.Request, q *transport.Request) *wire.Problem {
 	if p := h.checkOrigin(r); p != nil {
 		return p
 	}
+	if q.Callback != "" && q.Origin == "" && r.Header.Get("Sec-Fetch-Dest") == "document" &&
+		strings.HasSuffix(r.Header.Get("Sec-Fetch-Site"), "-site") {
+		// In a window of a stranger's, the callback could be any function of
+		// ours, or its opener's.
+		return forbiddenOrigin("unknown")
+	}
 	if q.Origin != "" && r.Header.Get("Sec-Fetch-Site") == "cross-site" && !h.origins.allows(q.Origin, r.Host) {
 		return forbiddenOrigin(q.Origin)
 	}

@@ -52,7 +52,7 @@ func (h *Hub) servePublish(w http.ResponseWriter, r *http.Request) {
 	}
 	receipt, err := h.append(r.Context(), batch)
 	if err != nil {
-		h.problem(r, err).Write(w)
+		h.problem(err).Write(w)
 		return
 	}
 	body := []byte{'{'}
@@ -68,7 +68,7 @@ func (h *Hub) servePublish(w http.ResponseWriter, r *http.Request) {
 		body = receipt.First.Append(body)
 		body = append(body, '"')
 	}
-	writeJSON(w, append(body, '}'))
+	h.writeJSON(w, append(body, '}'))
 }
 
 // readPublish reads a publish request. list tells that the answer is a list of
@@ -88,7 +88,7 @@ func (h *Hub) readPublish(w http.ResponseWriter, r *http.Request) (b Batch, list
 	if err := engine.CheckContentType(contentType); err != nil {
 		return b, false, wire.NewProblem(wire.InvalidMessage, wire.Detail(err))
 	}
-	body, p := readBody(w, r, int64(h.opts.MaxBody))
+	body, p := h.readBody(w, r, int64(h.opts.MaxBody))
 	if p != nil {
 		return b, false, p
 	}

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/internal/pump"
@@ -44,6 +45,7 @@ type Event struct {
 //
 // Next is for one goroutine at a time, Close for any.
 type Subscription struct {
+	closed atomic.Bool
 	conn   *pump.Conn
 	items  []pump.Item // of the last flush, not yet given
 	cursor Cursor
@@ -97,7 +99,7 @@ func (h *Hub) Subscribe(ctx context.Context, o SubscribeOptions) (*Subscription,
 // the hub is closed.
 func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
-		for len(s.items) > 0 {
+		for len(s.items) > 0 && !s.closed.Load() {
 			it := s.items[0]
 			s.items = s.items[1:]
 			switch {
@@ -116,6 +118,9 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 			}
 		}
 		f, err := s.conn.Next(ctx)
+		if s.closed.Load() {
+			return Event{}, ErrClosed
+		}
 		if errors.Is(err, pump.ErrClosed) {
 			return Event{}, ErrClosed
 		}
@@ -152,6 +157,7 @@ func (s *Subscription) Cursor() Cursor { return s.cursor }
 
 // Close ends the subscription and a Next in progress. It returns nil.
 func (s *Subscription) Close() error {
+	s.closed.Store(true)
 	s.conn.Leave()
 	return nil
 }

@@ -41,7 +41,17 @@ func (c *publishCmd) Run() error {
 	lines := make(chan []byte, maxLines)
 	read := make(chan error, 1)
 	go func() { read <- readLines(os.Stdin, lines) }() // it ends with the program
-	for first := range lines {
+	for {
+		var first []byte
+		select {
+		case line, ok := <-lines:
+			if !ok {
+				return <-read
+			}
+			first = line
+		case <-ctx.Done():
+			return nil
+		}
 		// What is there already goes in one request.
 		batch := []comet.Publication{c.publication(first)}
 		for len(lines) > 0 && len(batch) < maxLines {
@@ -51,7 +61,6 @@ func (c *publishCmd) Run() error {
 			return err
 		}
 	}
-	return <-read
 }
 
 // maxLines is how many lines go in one request: they may be long.

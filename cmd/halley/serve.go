@@ -91,6 +91,12 @@ func (c *serveCmd) Run() error {
 		}
 		served <- server.Serve(listener)
 	}()
+	if addr, ok := listener.Addr().(*net.TCPAddr); ok && !addr.IP.IsLoopback() {
+		slog.Warn("halley: there is no authentication in this version: who reaches this address may publish and subscribe")
+		if len(c.Hosts) == 0 {
+			slog.Warn("halley: without --hosts, pages of strangers may reach this address under a name of their own")
+		}
+	}
 	fmt.Fprintf(os.Stderr, "halley: ready at %s://%s (engine %s)\n", scheme, listener.Addr(), c.Engine)
 	select {
 	case err := <-served:
@@ -111,11 +117,17 @@ func (c *serveCmd) drain(hub *halley.Hub, server *http.Server) error {
 		slog.Warn("halley: connections were cut that did not take their leave in time", "connections", hub.Connections())
 		hub.Close()
 	}
+	// What is being answered gets a moment of its own.
+	ctx, cancel = context.WithTimeout(context.Background(), shutdownTime)
+	defer cancel()
 	if err := server.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return nil
 }
+
+// shutdownTime is how long requests may take to be answered at the end.
+const shutdownTime = 3 * time.Second
 
 func (c *serveCmd) openEngine() (engine.Engine, error) {
 	if c.Engine != "memory" {
@@ -169,7 +181,7 @@ func (c *serveCmd) newServer(hub *halley.Hub) *http.Server {
 		Handler:           mux,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 		Protocols:         new(http.Protocols),
 		// A peer that is gone without a word is noticed by a ping.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},

@@ -120,7 +120,14 @@ func (c *Conn) room() bool {
 	return len(c.slot) == 0
 }
 
-// Leave ends the connection. It may be called more than once.
+// Finish ends the connection after what it was handed. Leave is due all the
+// same.
+func (c *Conn) Finish() {
+	c.worker.inbox.put(command{conn: c, do: (*worker).forget})
+}
+
+// Leave ends the connection: nobody will call Next any more, or wants what it
+// returns. It may be called more than once.
 func (c *Conn) Leave() {
 	c.worker.inbox.put(command{conn: c, do: (*worker).leave})
 }

@@ -62,10 +62,14 @@ func (d *webSocketReader) serve(ctx context.Context, frame []byte) error {
 		}
 		return d.conn.Change(ctx, add, nil, cmd.Ref)
 	default:
+		var remove []string
 		for _, name := range *cmd.Unsubscribe {
-			delete(d.channels, name)
+			if d.channels[name] {
+				delete(d.channels, name)
+				remove = append(remove, name)
+			}
 		}
-		return d.conn.Change(ctx, nil, *cmd.Unsubscribe, cmd.Ref)
+		return d.conn.Change(ctx, nil, remove, cmd.Ref)
 	}
 }
 

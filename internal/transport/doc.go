@@ -9,6 +9,7 @@
 package transport
 
 import (
+	"log/slog"
 	"time"
 
 	"github.com/halley-comet/halley/internal/pump"
@@ -31,8 +32,6 @@ var Names = []string{WebSocket, SSE, XHRStreaming, Multipart, IFrame, LongPollin
 // A Server serves subscribe requests from a pump.
 type Server struct {
 	Pump *pump.Pump
-	// Heartbeat is what the pump's connections announce.
-	Heartbeat time.Duration
 	// WriteTimeout is how long a client may leave its connection unread before
 	// it is cut.
 	WriteTimeout time.Duration
@@ -45,6 +44,8 @@ type Server struct {
 	Active []string
 	// Commands serves what WebSocket clients ask for.
 	Commands Commands
+	// Logger takes what an operator should know.
+	Logger *slog.Logger
 	// FrameLimit is the size of a WebSocket client's message at most.
 	FrameLimit int
 }

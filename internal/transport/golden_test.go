@@ -87,7 +87,7 @@ func TestGolden(t *testing.T) {
 	golden(t, "long-polling", page.Append(nil))
 	jsonp := &Request{Transport: JSONP, Callback: "app.on"}
 	w := httptest.NewRecorder()
-	writeJSONP(w, jsonp, page.Append(nil))
+	_, _ = w.Write(jsonpBody(w.Header(), jsonp, page.Append(nil)))
 	golden(t, "jsonp", response(t, w))
 
 	var frames []byte

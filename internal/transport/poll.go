@@ -69,11 +69,11 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o
 		}
 	}
 	if q.Transport == JSONP {
-		writeJSONP(w, q, page.Append(nil))
+		s.WriteBody(w, jsonpBody(w.Header(), q, page.Append(nil)))
 		return
 	}
 	body := page.Append([]byte(pad("", q.Padding, " ")))
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	_, _ = w.Write(body) // the client is told or is gone
+	s.WriteBody(w, body)
 }

@@ -44,7 +44,8 @@ func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, q *Request, p *w
 	reachable := q.Callback != "" || q.Origin != ""
 	switch {
 	case q.Transport == JSONP && reachable:
-		writeJSONP(w, q, wire.AppendControl(nil, &wire.Control{Kind: wire.Error, Problem: p}))
+		body := jsonpBody(w.Header(), q, wire.AppendControl(nil, &wire.Control{Kind: wire.Error, Problem: p}))
+		_, _ = w.Write(body) // the client is told or is gone
 	case q.Transport == IFrame && reachable:
 		newIFrame(q).refuse(w, &wire.Control{Kind: wire.Error, Problem: p})
 	case q.Transport == SSE && p.Temporary():

@@ -10,8 +10,8 @@ import (
 	"github.com/halley-comet/halley/internal/wire"
 )
 
-// retry is how long an EventSource waits before it comes back. Firefox has a
-// floor of 500 ms.
+// sseHead says how long an EventSource waits before it comes back, in
+// milliseconds. Firefox has a floor of 500.
 const sseHead = "retry: 2000\n\n"
 
 // newSSE is for EventSource (HTML Standard, "Server-sent events"). Padding is

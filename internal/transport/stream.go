@@ -1,8 +1,9 @@
 package transport
 
 import (
-	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -32,6 +33,11 @@ type stream struct {
 
 // serveStream writes a stream until one side ends it.
 func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, t *stream, padding int, o pump.ConnOptions) {
+	if !can[http.Flusher](w) {
+		s.Logger.Error("halley: a handler around the hub buffers responses: it must pass on http.Flusher", "writer", fmt.Sprintf("%T", w))
+		wire.NewProblem(wire.Internal, "the server cannot stream here").Write(w)
+		return
+	}
 	ctx := r.Context()
 	rc := http.NewResponseController(w)
 	// The embedder's time-outs are for requests that are answered at once.
@@ -44,10 +50,12 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, t *stream, 
 		ctx, cancel = context.WithTimeout(ctx, t.limit)
 		defer cancel()
 	}
+	body := s.bodyWriter(w)
+	defer body.end()
 
 	t.writeHead(w)
-	_ = rc.SetWriteDeadline(time.Now().Add(s.WriteTimeout)) // as above
-	if _, err := w.Write(t.head(padding)); err != nil || rc.Flush() != nil {
+	body.deadline.extend() // there may be nothing to write yet but headers
+	if _, err := body.Write(t.head(padding)); err != nil || rc.Flush() != nil {
 		return
 	}
 	for {
@@ -55,22 +63,15 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, t *stream, 
 		// being written to then.
 		_ = rc.SetWriteDeadline(time.Time{})
 		f, err := conn.Next(ctx)
-		_ = rc.SetWriteDeadline(time.Now().Add(s.WriteTimeout))
+		body.deadline.extend()
 		if err != nil {
 			if r.Context().Err() == nil && ctx.Err() != nil {
 				_, _ = w.Write(t.tail) // the limit; if the client is gone, it is over as well
 			}
 			return
 		}
-		for _, it := range f.Items {
-			if t.prefix != nil {
-				if _, err := w.Write(t.prefix(it)); err != nil {
-					return
-				}
-			}
-			if _, err := w.Write(it.Bytes); err != nil {
-				return
-			}
+		if t.writeItems(body, f.Items) != nil {
+			return
 		}
 		if f.Last {
 			_, _ = w.Write(t.tail) // it is over in any case
@@ -80,6 +81,20 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, t *stream, 
 			return
 		}
 	}
+}
+
+func (t *stream) writeItems(w io.Writer, items []pump.Item) error {
+	for _, it := range items {
+		if t.prefix != nil {
+			if _, err := w.Write(t.prefix(it)); err != nil {
+				return err
+			}
+		}
+		if _, err := w.Write(it.Bytes); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *stream) writeHead(w http.ResponseWriter) {
@@ -102,10 +117,4 @@ func (t *stream) refuse(w http.ResponseWriter, c *wire.Control) {
 // pad returns as many of a byte as body is short of n.
 func pad(body string, n int, with string) string {
 	return strings.Repeat(with, max(0, n-len(body)))
-}
-
-func constant(head string) func(int) []byte {
-	return func(padding int) []byte {
-		return append([]byte(head), bytes.Repeat([]byte{'\n'}, max(0, padding-len(head)))...)
-	}
 }

@@ -45,9 +45,9 @@ func textFrame(payload []byte) []byte {
 // goroutine, control frames by the reading one as well.
 type webSocketConn struct {
 	net.Conn
-	timeout time.Duration
-	mu      sync.Mutex // held while frames are written
-	closed  bool       // guarded by mu: a close frame was sent
+	deadline deadline
+	mu       sync.Mutex // held while frames are written
+	closed   bool       // guarded by mu: a close frame was sent
 	// What the close frame will say, whoever sends it; 0 if that is not set.
 	code   ws.StatusCode // guarded by mu
 	reason string        // guarded by mu
@@ -63,12 +63,23 @@ func (c *webSocketConn) writeLocked(frames ...[]byte) error {
 	if c.closed {
 		return net.ErrClosed
 	}
-	if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
-		return err
+	var piece net.Buffers
+	size := 0
+	for i, f := range frames {
+		for len(f) > 0 {
+			n := min(len(f), writePiece-size)
+			piece, f, size = append(piece, f[:n]), f[n:], size+n
+			if size < writePiece && (len(f) > 0 || i < len(frames)-1) {
+				continue
+			}
+			c.deadline.extend()
+			if _, err := piece.WriteTo(c.Conn); err != nil {
+				return err
+			}
+			piece, size = piece[:0], 0
+		}
 	}
-	buffers := net.Buffers(frames)
-	_, err := buffers.WriteTo(c.Conn)
-	return err
+	return nil
 }
 
 // close sends a close frame, once, after which nothing is sent (RFC 6455,
@@ -103,6 +114,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, q *Reque
 		return
 	}
 	defer c.Close()
+	defer context.AfterFunc(s.Pump.Closed(), c.deadline.expire)()
 	o.Framing = webSocket{}
 	conn := s.Pump.Join(o)
 	defer conn.Leave()
@@ -122,11 +134,14 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, q *Reque
 			// the client still sends is read for as long as it has to answer: a
 			// connection that is closed with unread bytes is reset, and the
 			// close frame lost.
-			conn.Leave()
+			conn.Finish()
 			_, _ = io.Copy(io.Discard, br)
 		}
 	}()
 	s.writeWebSocket(ctx, c, conn, q.Padding)
+	// The reader may be waiting for room to answer.
+	conn.Leave()
+	cancel()
 	// The other side may still have to answer a close frame.
 	_ = c.SetReadDeadline(time.Now().Add(closeWait)) // if it fails, reading does too
 	<-done
@@ -197,7 +212,8 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*webSocketConn
 		return nil, nil
 	}
 	_ = conn.SetDeadline(time.Time{}) // those of the embedder's server
-	return &webSocketConn{Conn: conn, timeout: s.WriteTimeout}, rw.Reader
+	d := deadline{conn.SetWriteDeadline, s.WriteTimeout, s.Pump.Closed()}
+	return &webSocketConn{Conn: conn, deadline: d}, rw.Reader
 }
 
 // checkUpgrade finds what is wrong with an opening handshake (RFC 6455,
@@ -216,25 +232,10 @@ func checkUpgrade(w http.ResponseWriter, r *http.Request) *wire.Problem {
 		return wire.NewProblem(wire.UpgradeRequired, "Sec-WebSocket-Version must be 13")
 	case len(r.Header.Get("Sec-WebSocket-Key")) != 24:
 		return wire.NewProblem(wire.InvalidParameter, "Sec-WebSocket-Key must be 16 bytes in base64")
-	case !canHijack(w):
+	case !can[http.Hijacker](w):
 		return wire.NewProblem(wire.UpgradeRequired, "something between the server and this handler does not let connections be upgraded")
 	}
 	return nil
-}
-
-// canHijack tells whether http.ResponseController's Hijack will find what it
-// needs.
-func canHijack(w http.ResponseWriter) bool {
-	for {
-		if _, ok := w.(http.Hijacker); ok {
-			return true
-		}
-		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			return false
-		}
-		w = u.Unwrap()
-	}
 }
 
 // refuseWebSocket tells a client when to come back. A status of the handshake

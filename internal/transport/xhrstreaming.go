@@ -1,6 +1,8 @@
 package transport
 
 import (
+	"bytes"
+
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/internal/wire"
 )
@@ -11,7 +13,7 @@ func newXHRStreaming() *stream {
 	return &stream{
 		contentType: "application/x-ndjson; charset=utf-8",
 		framing:     lines{},
-		head:        constant(""),
+		head:        func(padding int) []byte { return bytes.Repeat([]byte{'\n'}, padding) },
 	}
 }
 

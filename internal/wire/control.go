@@ -27,8 +27,6 @@ type Control struct {
 	// ID is the stream's position, for all kinds but Reconnect and Error. An
 	// Ack without a position leaves it zero.
 	ID engine.Cursor
-	// IDs are the positions of an Ack for several messages.
-	IDs []engine.Cursor
 	// Interval is an Open's heartbeat.
 	Interval time.Duration
 	// Delay is a Reconnect's.
@@ -52,10 +50,6 @@ func AppendControl(dst []byte, c *Control) []byte {
 		dst = append(dst, `,"id":"`...)
 		dst = c.ID.Append(dst)
 		dst = append(dst, '"')
-	}
-	if c.IDs != nil {
-		dst = append(dst, `,"ids":`...)
-		dst = AppendCursors(dst, c.IDs)
 	}
 	switch c.Kind {
 	case Open:

@@ -77,7 +77,6 @@ func TestGoldenControls(t *testing.T) {
 		{Kind: Error, Ref: []byte(`"r\u0031 \" "`), Problem: NewProblem(InvalidFrame, "a frame is a JSON object")},
 		{Kind: Ack, Ref: []byte("1.50e1"), ID: at(10)},
 		{Kind: Ack, Ref: []byte("\"\u2028\"")},
-		{Kind: Ack, Ref: []byte("2"), IDs: []engine.Cursor{at(11), at(12)}},
 	} {
 		got = append(AppendControl(got, &c), '\n')
 	}

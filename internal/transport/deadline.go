@@ -1,0 +1,96 @@
+package transport
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// writePiece is how much of a response is written under one deadline: so that
+// a client which reads slowly is told from one that does not read.
+const writePiece = 32 << 10
+
+// A deadline bounds the writes of one response. Once the pump is closed there
+// is a moment left for all of them together.
+type deadline struct {
+	set     func(time.Time) error
+	timeout time.Duration
+	closed  context.Context
+}
+
+// extend gives the next piece its time. Where deadlines are not supported there
+// is none.
+func (d deadline) extend() {
+	if d.closed.Err() == nil {
+		_ = d.set(time.Now().Add(d.timeout))
+	}
+	if d.closed.Err() != nil { // also if it was closed meanwhile
+		d.expire()
+	}
+}
+
+// expire leaves what is being written a moment.
+func (d deadline) expire() { _ = d.set(time.Now().Add(closeWait)) }
+
+// A bodyWriter writes a response's body piece by piece, until the handler that
+// made it calls end.
+type bodyWriter struct {
+	w        http.ResponseWriter
+	deadline deadline
+	unwatch  func() bool
+
+	mu   sync.Mutex
+	over bool // guarded by mu: the response is not ours any more
+}
+
+func (s *Server) bodyWriter(w http.ResponseWriter) *bodyWriter {
+	b := &bodyWriter{w: w, deadline: deadline{http.NewResponseController(w).SetWriteDeadline, s.WriteTimeout, s.Pump.Closed()}}
+	b.unwatch = context.AfterFunc(b.deadline.closed, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if !b.over {
+			b.deadline.expire()
+		}
+	})
+	return b
+}
+
+func (b *bodyWriter) end() {
+	b.unwatch()
+	b.mu.Lock()
+	b.over = true
+	b.mu.Unlock()
+}
+
+func (b *bodyWriter) Write(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		b.deadline.extend()
+		m, err = b.w.Write(p[n:min(len(p), n+writePiece)])
+		n += m
+	}
+	return n, err
+}
+
+// WriteBody writes a whole body to a client that may be slow, or gone.
+func (s *Server) WriteBody(w http.ResponseWriter, body []byte) {
+	b := s.bodyWriter(w)
+	defer b.end()
+	_, _ = b.Write(body) // the client is told or is gone
+}
+
+// can tells whether a response can do something, itself or, as
+// http.ResponseController finds it, what it wraps.
+func can[T any](w http.ResponseWriter) bool {
+	for {
+		if _, ok := w.(T); ok {
+			return true
+		}
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return false
+		}
+		w = u.Unwrap()
+	}
+}
