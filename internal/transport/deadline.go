@@ -38,6 +38,7 @@ func (d deadline) expire() { _ = d.set(time.Now().Add(closeWait)) }
 type bodyWriter struct {
 	w        http.ResponseWriter
 	deadline deadline
+	left     int // bytes that may be written under the present deadline
 	unwatch  func() bool
 
 	mu   sync.Mutex
@@ -63,12 +64,21 @@ func (b *bodyWriter) end() {
 	b.mu.Unlock()
 }
 
+// extend begins a new piece.
+func (b *bodyWriter) extend() {
+	b.deadline.extend()
+	b.left = writePiece
+}
+
 func (b *bodyWriter) Write(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
+		if b.left == 0 {
+			b.extend()
+		}
 		var m int
-		b.deadline.extend()
-		m, err = b.w.Write(p[n:min(len(p), n+writePiece)])
+		m, err = b.w.Write(p[n:min(len(p), n+b.left)])
 		n += m
+		b.left -= m
 	}
 	return n, err
 }

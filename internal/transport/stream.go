@@ -54,7 +54,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, t *stream, 
 	defer body.end()
 
 	t.writeHead(w)
-	body.deadline.extend() // there may be nothing to write yet but headers
+	body.extend() // there may be nothing to write yet but headers
 	if _, err := body.Write(t.head(padding)); err != nil || rc.Flush() != nil {
 		return
 	}
@@ -63,7 +63,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, t *stream, 
 		// being written to then.
 		_ = rc.SetWriteDeadline(time.Time{})
 		f, err := conn.Next(ctx)
-		body.deadline.extend()
+		body.extend()
 		if err != nil {
 			if r.Context().Err() == nil && ctx.Err() != nil {
 				_, _ = w.Write(t.tail) // the limit; if the client is gone, it is over as well
