@@ -171,6 +171,9 @@ func TestCutAnywhere(t *testing.T) {
 					break
 				}
 			}
+			// The last message may be here before its publish is answered, and
+			// the test's context must not end in between.
+			publishing.Wait()
 			if cuts := proxy.cuts(); cuts < n/200 {
 				t.Errorf("only %d cuts", cuts)
 			}
