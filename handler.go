@@ -140,12 +140,17 @@ func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
 		h.transports.Refuse(w, r, q, p)
 		return
 	}
-	defer h.leave()
 	after := q.Start.Cursor
 	if q.Start.Now {
 		after = h.engine.End()
 	}
-	h.transports.Serve(w, r, q, after)
+	parked := false
+	defer func() {
+		if !parked { // or also if Serve panics
+			h.leave()
+		}
+	}()
+	parked = h.transports.Serve(w, r, q, after)
 }
 
 // comeBack draws by lot when a client is to come back, so that those which are

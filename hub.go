@@ -23,7 +23,7 @@ type Hub struct {
 	engine     engine.Engine
 	opts       Options
 	pump       *pump.Pump
-	transports transport.Server
+	transports *transport.Server
 	origins    originList
 
 	draining atomic.Bool
@@ -48,8 +48,10 @@ func New(e Engine, opts *Options) (*Hub, error) {
 		return nil, err
 	}
 	h := &Hub{engine: e, opts: o, origins: newOriginList(o.Origins, o.Hosts)}
-	h.pump = pump.New(e, pump.Options{Workers: o.Workers, Heartbeat: o.Heartbeat, Logger: o.Logger})
-	h.transports = transport.Server{
+	h.pump = pump.New(e, pump.Options{
+		Workers: o.Workers, Heartbeat: o.Heartbeat, WriteTimeout: o.WriteTimeout, NoParking: o.NoParking, Logger: o.Logger,
+	})
+	h.transports = transport.New(transport.Options{
 		Pump:           h.pump,
 		Logger:         o.Logger,
 		WriteTimeout:   o.WriteTimeout,
@@ -58,7 +60,8 @@ func New(e Engine, opts *Options) (*Hub, error) {
 		Active:         o.ActiveContent,
 		Commands:       transport.Commands{Publish: h.publishFrame, MaxChannels: o.MaxChannels},
 		FrameLimit:     o.MaxMessage/3*4 + 4096, // as base64
-	}
+		Gone:           h.leave,
+	})
 	return h, nil
 }
 
@@ -190,5 +193,6 @@ func (h *Hub) Close() error {
 	}
 	h.pump.Close()
 	<-h.lastLeft()
+	h.transports.Close()
 	return nil
 }

@@ -12,12 +12,13 @@ import (
 func TestImports(t *testing.T) {
 	const module = "github.com/halley-comet/halley"
 	for pkg, allowed := range map[string][]string{
-		".":                    {"/engine", "/internal/pump", "/internal/transport", "/internal/wire", "github.com/gobwas/"},
+		".":                    {"/engine", "/internal/handback", "/internal/pump", "/internal/transport", "/internal/wire", "github.com/gobwas/"},
 		"./engine":             nil,
 		"./engine/memory":      {"/engine"},
+		"./internal/handback":  nil,
 		"./internal/wire":      {"/engine"},
 		"./internal/pump":      {"/engine", "/internal/wire"},
-		"./internal/transport": {"/engine", "/internal/pump", "/internal/wire", "github.com/gobwas/"},
+		"./internal/transport": {"/engine", "/internal/handback", "/internal/pump", "/internal/wire", "github.com/gobwas/"},
 	} {
 		out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", pkg).Output()
 		if err != nil {

@@ -58,6 +58,11 @@ type Options struct {
 	// Workers is the number of goroutines that bring messages to connections;
 	// default GOMAXPROCS.
 	Workers int
+	// NoParking has every response written by a goroutine of its own. Without
+	// it, responses over HTTP/1.1 take their connections over from the server
+	// (http.Hijacker) where that is possible, and cost a tenth of the memory;
+	// the handler then returns while the response goes on.
+	NoParking bool
 	// Logger takes what an operator should know; default slog.Default.
 	Logger *slog.Logger
 	// Version is what info says of the program; default "dev".

@@ -51,6 +51,9 @@ type Subscription struct {
 	cursor Cursor
 }
 
+// subscriptions is what all of them have in common.
+var subscriptions = &pump.Kind{Silent: true}
+
 // Subscribe starts a subscription. It must be closed.
 func (h *Hub) Subscribe(ctx context.Context, o SubscribeOptions) (*Subscription, error) {
 	if err := ctx.Err(); err != nil {
@@ -71,7 +74,7 @@ func (h *Hub) Subscribe(ctx context.Context, o SubscribeOptions) (*Subscription,
 		}
 	}
 	end := h.engine.End()
-	c := pump.ConnOptions{Channels: channels, After: o.Cursor, Silent: true}
+	c := pump.ConnOptions{Kind: subscriptions, Channels: channels, After: o.Cursor}
 	switch {
 	case o.Earliest:
 		c.After = Cursor{}

@@ -2,6 +2,7 @@ package pump
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/halley-comet/halley/engine"
@@ -29,17 +30,16 @@ type read struct {
 
 // catchUpSoon puts a connection on the list of those to read for.
 func (w *worker) catchUpSoon(c *Conn) {
-	if !c.queued && (!c.reading || c.ending != nil) && c.state != gone {
-		c.queued = true
+	if !c.is(queued) && (!c.is(reading) || c.ending()) && c.state != gone {
+		c.on(queued)
 		w.catchups = append(w.catchups, c)
 	}
 }
 
-// fallBehind makes a live connection one that is behind, at a cursor.
+// fallBehind makes a connection one that is behind, at a cursor.
 func (w *worker) fallBehind(c *Conn, at engine.Cursor) {
 	c.state = behind
-	c.cursor = at
-	c.pending = nil
+	c.rarely().cursor = at
 	w.catchUpSoon(c)
 }
 
@@ -48,7 +48,7 @@ func (w *worker) fallBehind(c *Conn, at engine.Cursor) {
 func (w *worker) runCatchups() bool {
 	n := min(len(w.catchups), catchupBatch)
 	for _, c := range w.catchups[:n] {
-		c.queued = false
+		c.off(queued)
 		w.catchUp(c)
 	}
 	// The list may have grown meanwhile.
@@ -62,38 +62,44 @@ func (w *worker) catchUp(c *Conn) {
 	if c.state == gone || !c.room() {
 		return // ready comes when there is room
 	}
-	if c.ending != nil {
-		w.finish(c, Flush{Items: []Item{w.control(c, c.ending)}, Position: w.position(c), Last: true})
+	if c.ending() && !c.cut() {
+		f := Flush{Position: w.position(c)}
+		if ctrl := c.rare.ending; ctrl != nil {
+			f.Items = []Item{*w.control(c, ctrl)}
+		}
+		w.finish(c, f)
 		return
 	}
-	if w.answer(c); c.state != behind || c.reading || !c.room() {
+	if w.answer(c); c.state != behind || c.is(reading) || !c.room() {
 		return
 	}
 	end := w.pump.engine.End()
-	q := engine.Query{Channels: c.opts.Channels, After: c.cursor, From: c.from(end.Epoch), Limit: flushItems, Bytes: flushBytes}
+	at := c.rare.cursor
+	q := engine.Query{Channels: c.set.names, After: at, From: c.rare.since(end.Epoch), Limit: flushItems, Bytes: flushBytes}
 	switch {
-	case c.opts.Poll:
+	case c.kind.Poll:
 		q.Limit, q.Bytes = pollItems, pollBytes
 	case len(q.Channels) == 0:
 		// Only to know where it stands: page leaves the message out.
 		q.Channels, q.Limit = []string{"**"}, 1
 	}
-	if at := c.cursor; at.Epoch == end.Epoch && at.Seq <= end.Seq && at.Seq+engine.Recent >= end.Seq {
+	if at.Epoch == end.Epoch && at.Seq <= end.Seq && at.Seq+engine.Recent >= end.Seq {
 		page, err := w.pump.engine.Read(w.pump.ctx, q)
 		w.page(c, page, err)
 		return
 	}
-	c.reading = true
-	w.pump.reads.put(read{conn: c, query: q, reads: c.reads})
+	c.on(reading)
+	w.pump.reads.put(read{conn: c, query: q, reads: c.rare.reads})
+	w.sendHead(c)
 }
 
-// from returns what is to be left out in the log's present epoch.
-func (c *Conn) from(epoch string) []uint64 {
-	if c.opts.From == nil {
+// since returns what is to be left out in the log's present epoch.
+func (r *rare) since(epoch string) []uint64 {
+	if r.from == nil {
 		return nil
 	}
-	from := make([]uint64, len(c.opts.From))
-	for i, f := range c.opts.From {
+	from := make([]uint64, len(r.from))
+	for i, f := range r.from {
 		if f.Epoch == epoch {
 			from[i] = f.Seq
 		}
@@ -119,10 +125,10 @@ func (p *Pump) reader() {
 			}
 			page, err := p.engine.Read(p.ctx, r.query)
 			r.conn.worker.inbox.put(command{conn: r.conn, do: func(w *worker, c *Conn) {
-				c.reading = false
+				c.off(reading)
 				switch {
 				case c.state == gone:
-				case c.reads != r.reads || c.ending != nil:
+				case c.rarely().reads != r.reads || c.ending() && !c.cut():
 					w.catchUpSoon(c) // its channels have changed
 				default:
 					w.page(c, page, err)
@@ -139,39 +145,46 @@ func (w *worker) page(c *Conn, page engine.Page, err error) {
 		return
 	}
 	if !c.room() {
-		return // a heartbeat took it; the page is read again when there is room
+		return // something else took it; the page is read again when there is room
 	}
-	if len(c.opts.Channels) == 0 {
+	if len(c.set.names) == 0 {
 		page.Messages, page.More, page.End = nil, false, w.pump.engine.End()
 	}
 	var items []Item
-	if !c.opened && !c.opts.Poll {
-		items = append(items, w.control(c, &wire.Control{Kind: wire.Open, ID: page.Start, Interval: w.pump.opts.Heartbeat}))
-		c.lastSent = w.now
-		if !c.opts.Silent {
-			w.wheel.add(c, w.now)
-		}
+	if !c.is(opened) && !c.kind.Poll {
+		items = append(items, *w.control(c, &wire.Control{Kind: wire.Open, ID: page.Start, Interval: w.pump.opts.Heartbeat}))
 	}
 	if page.Gap {
-		items = append(items, w.control(c, &wire.Control{Kind: wire.Gap, ID: page.Start}))
+		items = append(items, *w.control(c, &wire.Control{Kind: wire.Gap, ID: page.Start}))
 	}
 	if len(items) > 0 {
 		c.sent = page.Start
 	}
-	c.opened = true
+	items = slices.Grow(items, len(page.Messages))
 	for _, m := range page.Messages {
-		items = append(items, Item{Message: m, Bytes: w.bytes(c, m)})
+		items = append(items, Item{Message: m, Bytes: c.bytes(m)})
 		c.sent = m.ID
 	}
-	c.cursor = page.End
+	c.rare.cursor = page.End
 	if len(items) > 0 {
 		f := Flush{Items: items, Position: page.End}
-		if c.opts.Poll {
-			f.Items, f.Last = pollPage(items), true
+		if c.kind.Poll {
+			f.Items = pollPage(items)
 			w.finish(c, f)
 			return
 		}
+		start := !c.is(opened)
+		c.on(opened)
 		w.offer(c, f)
+		if c.state == gone {
+			return
+		}
+		if start {
+			w.keepTime(c)
+		}
+		if c.is(blocked) {
+			return // it stands where it was cut off
+		}
 	}
 	if page.More || page.End.Epoch != w.pos.Epoch || page.End.Seq < w.pos.Seq {
 		w.catchUpSoon(c)
@@ -179,25 +192,28 @@ func (w *worker) page(c *Conn, page engine.Page, err error) {
 	}
 	c.state = live
 	c.last = page.End.Seq
-	if c.expired {
+	switch {
+	case c.is(expired):
 		w.expire(c)
-		return
+	case c.ending():
+		w.catchUpSoon(c)
+	default:
+		w.answer(c)
 	}
-	w.answer(c)
 }
 
 func (w *worker) readFailed(c *Conn, err error) {
 	switch {
 	case w.pump.ctx.Err() != nil:
-	case errors.Is(err, engine.ErrUnavailable) && c.opts.Poll:
+	case errors.Is(err, engine.ErrUnavailable) && c.kind.Poll:
 		p := wire.NewProblem(wire.EngineUnavailable, "the log cannot be read now")
 		p.RetryAfter = 2 * retryRead
 		w.end(c, &wire.Control{Kind: wire.Error, Problem: p})
 	case errors.Is(err, engine.ErrUnavailable):
-		c.reading = true // until it is time to try again
+		c.on(reading) // until it is time to try again
 		time.AfterFunc(retryRead, func() {
 			w.inbox.put(command{conn: c, do: func(w *worker, c *Conn) {
-				c.reading = false
+				c.off(reading)
 				w.catchUpSoon(c)
 			}})
 		})

@@ -13,8 +13,48 @@ import (
 // ErrClosed is returned once the connection or the pump is closed.
 var ErrClosed = errors.New("pump: closed")
 
+// ErrTooMany is returned by Change.
+var ErrTooMany = errors.New("pump: too many channels")
+
+// A Kind is what connections that are served alike have in common. They share
+// one.
+type Kind struct {
+	// Framing encodes the items; nil leaves their Bytes nil.
+	Framing Framing
+	// Poll makes connections that end with their first flush: as soon as there
+	// is a message or a gap, or when their time is over. They get no open
+	// control and no heartbeats.
+	Poll bool
+	// Silent leaves out the heartbeats of streams.
+	Silent bool
+	// Limit ends a stream after a time; 0 never does.
+	Limit time.Duration
+	// Parked is how connections are served that Park has made.
+	Parked Parked
+}
+
+// Parked is how a worker serves parked connections. It calls these functions
+// in its own goroutine: they must not block. Those that are nil do nothing.
+type Parked struct {
+	// Prefix returns what is to be written before a message, for the framing
+	// that depends on what went before: the content type of the message that
+	// was written last, "" if none was.
+	Prefix func(contentType string, m *engine.Message) []byte
+	// Tail returns what is written after the last flush.
+	Tail func(c *Conn, last Flush) []byte
+	// Input takes what the client has sent, in bytes that are the worker's
+	// again afterwards. Nothing more is read until Resume is called. Without
+	// Input nothing is read at all.
+	Input func(c *Conn, b []byte)
+	// Answer takes a poll's flush, and the socket with it.
+	Answer func(c *Conn, f Flush)
+	// Gone is called once when the connection is over.
+	Gone func(c *Conn)
+}
+
 // ConnOptions say what a connection wants.
 type ConnOptions struct {
+	Kind *Kind
 	// Channels are names and patterns, valid and each once. The slice is the
 	// connection's from now on.
 	Channels []string
@@ -23,14 +63,10 @@ type ConnOptions struct {
 	// From has the starts of single channels, later than After, or is nil. A
 	// position of an epoch that is not the log's counts as none.
 	From []engine.Cursor
-	// Framing encodes the items; nil leaves their Bytes nil.
-	Framing Framing
-	// Poll makes a connection that ends with its first flush: as soon as there
-	// is a message or a gap, or when it is told to Expire. It gets no open
-	// control and no heartbeats.
-	Poll bool
-	// Silent leaves out the heartbeats of a stream.
-	Silent bool
+	// Timeout is how long a poll is held; 0 answers at once.
+	Timeout time.Duration
+	// Owner is what Kind's functions are told of the connection.
+	Owner any
 }
 
 // Bounds of one flush: they keep what waits for a slow client small, and are
@@ -45,8 +81,8 @@ const (
 type state uint8
 
 const (
-	// behind: messages up to cursor were handed over; the log is to be read
-	// from there.
+	// behind: messages up to rare.cursor were handed over; the log is to be
+	// read from there.
 	behind state = iota
 	// live: the connection gets what its worker reads from the tail.
 	live
@@ -54,80 +90,142 @@ const (
 	gone
 )
 
-// A Conn is a connection: a set of channels, a position and a framing. Its
-// worker alone touches its fields; the goroutine that writes the response
-// takes flushes with Next. Between the two there is room for one flush.
+// A Conn is a connection: a set of channels and a position. Its worker alone
+// touches it. It is written either by a goroutine of its own, which takes
+// flushes with Next, or, if it is parked, by the worker.
+//
+// There may be a million, most of them idle: what only some need at a time is
+// in rare.
 type Conn struct {
 	worker *worker
-	opts   ConnOptions
+	kind   *Kind
+	owner  any
+	set    *set
+	slot   *slot // nil if it is parked
+	rare   *rare // nil while there is nothing in it
 
-	slot chan Flush // of capacity 1, filled and in the end closed by the worker
-	// wanted asks the writing goroutine to tell the worker when it has taken
-	// the flush.
-	wanted atomic.Bool
+	// sent is the last id it was sent.
+	sent engine.Cursor
+	// last, while live: the messages up to here are done with.
+	last uint64
+
+	before, after *Conn  // in the wheel's list
+	due           uint32 // tick of the wheel
+	touched       uint32 // tick when it was last sent something
+
+	fd         int32  // its socket if it is parked, or -1
+	generation uint32 // of fd, to know an event for an earlier socket by
+	at         uint32 // in set.members
+	first, end int32  // its part of the worker's batch, -1 if none
+
 	// left is set once the connection is gone, for who works for it elsewhere.
-	left atomic.Bool
+	left  atomic.Bool
+	state state
+	flags flags
+}
 
-	// The worker's.
-	state   state
-	opened  bool // the open control was handed over
-	queued  bool // waits in the worker's list of catch-ups
-	reading bool // a read for it is on its way; its result comes by the inbox
-	expired bool // a poll that is to be answered at once
-	ending  *wire.Control
-	subs    []place
+type flags uint16
+
+const (
+	opened   flags = 1 << iota // the open control was handed over
+	queued                     // waits in the worker's list of catch-ups
+	reading                    // a read for it is on its way; its result comes by the inbox
+	expired                    // a poll that is to be answered at once
+	blocked                    // its socket takes no more; the poller tells when it does
+	watched                    // the poller looks for room in the socket
+	paused                     // what the client sent is being dealt with
+	input                      // the client has sent more meanwhile
+	closing                    // gone, but for the socket, which the client may close first
+	borrowed                   // its socket is not the worker's to close
+	onWheel
+)
+
+func (c *Conn) is(f flags) bool { return c.flags&f != 0 }
+func (c *Conn) on(f flags)      { c.flags |= f }
+func (c *Conn) off(f flags)     { c.flags &^= f }
+
+// rare is what a connection has while it is behind, or is asked for something.
+type rare struct {
+	cursor engine.Cursor // while behind
+	from   []engine.Cursor
 	// reads counts changes of the channel set, to know a stale read by.
 	reads    uint32
-	cursor   engine.Cursor // while behind
-	last     uint64        // while live: the messages up to here are done with
-	sent     engine.Cursor // the last id it was sent
-	lastSent time.Time
+	limit    uint32 // tick that ends it, or 0
+	ending   *wire.Control
+	over     bool      // it is to end without a control
 	requests []request // wait for room; one for each call in progress
-	pending  []Item    // of the batch in progress
+
+	// What a parked connection was not sent yet, but should have been.
+	head    []byte // of the response
+	rest    []byte // of controls, which are not in the log
+	partial engine.Cursor
+	offset  int // bytes that were sent of the message at partial
+	// announced is the content type that Prefix is asked with.
+	announced string
 }
 
-func newConn(w *worker, o ConnOptions) *Conn {
-	return &Conn{worker: w, opts: o, cursor: o.After, slot: make(chan Flush, 1)}
+// rarely returns what is rare of the connection, to be set.
+func (c *Conn) rarely() *rare {
+	if c.rare == nil {
+		c.rare = &rare{}
+	}
+	return c.rare
 }
 
-// Next returns the next flush. It is for the one goroutine that writes. It
-// returns ctx's error, or ErrClosed when the connection has left, its last
-// flush was taken, or the pump is closed.
-func (c *Conn) Next(ctx context.Context) (Flush, error) {
-	select {
-	case f, ok := <-c.slot:
-		if !ok {
-			return f, ErrClosed
-		}
-		if c.wanted.Swap(false) {
-			c.worker.inbox.put(command{conn: c, do: (*worker).ready})
-		}
-		return f, nil
-	case <-ctx.Done():
-		return Flush{}, ctx.Err()
-	case <-c.worker.pump.ctx.Done():
-		return Flush{}, ErrClosed
+// tidy lets go of what is not needed any more.
+func (c *Conn) tidy() {
+	r := c.rare
+	if r != nil && c.state == live && r.announced == "" && r.limit == 0 && r.ending == nil && !r.over && len(r.requests) == 0 &&
+		r.head == nil && r.rest == nil && r.offset == 0 {
+		c.rare = nil
 	}
 }
+
+func (c *Conn) ending() bool { return c.rare != nil && (c.rare.ending != nil || c.rare.over) }
+
+// cut tells whether the connection was sent a part of a message, whose rest
+// has to come first.
+func (c *Conn) cut() bool { return c.rare != nil && c.rare.offset > 0 }
+
+// bytes returns a message in the connection's framing, nil if it has none.
+func (c *Conn) bytes(m *engine.Message) []byte {
+	if c.kind.Framing == nil {
+		return nil
+	}
+	return c.worker.pump.frames.get(c.kind.Framing, m)
+}
+
+func newConn(w *worker, o *ConnOptions) *Conn {
+	return &Conn{
+		worker: w, kind: o.Kind, owner: o.Owner, fd: -1, first: -1,
+		rare: &rare{cursor: o.After, from: o.From},
+	}
+}
+
+// Owner returns what the connection was made with. It and SetOwner are for
+// Kind's functions.
+func (c *Conn) Owner() any { return c.owner }
+
+// SetOwner sets what Owner returns.
+func (c *Conn) SetOwner(owner any) { c.owner = owner }
 
 // room tells whether a flush can be handed over; if not, the worker's ready
-// will be called when it can. Only the worker fills the slot, so room stays.
+// will be called when it can. Only the worker hands flushes over, so room
+// stays.
 func (c *Conn) room() bool {
-	if len(c.slot) == 0 {
-		return true
+	if c.slot == nil {
+		return !c.is(blocked)
 	}
-	c.wanted.Store(true)
-	return len(c.slot) == 0
+	return c.slot.room()
 }
 
-// Finish ends the connection after what it was handed. Leave is due all the
-// same.
+// Finish ends the connection after what it was handed.
 func (c *Conn) Finish() {
-	c.worker.inbox.put(command{conn: c, do: (*worker).forget})
+	c.worker.inbox.put(command{conn: c, do: func(w *worker, c *Conn) { w.end(c, nil) }})
 }
 
-// Leave ends the connection: nobody will call Next any more, or wants what it
-// returns. It may be called more than once.
+// Leave ends the connection at once: nobody will call Next any more, or wants
+// what it returns. It may be called more than once.
 func (c *Conn) Leave() {
 	c.worker.inbox.put(command{conn: c, do: (*worker).leave})
 }
@@ -145,38 +243,50 @@ func (c *Conn) End(ctrl *wire.Control) {
 // Send sends a control, and returns when it was handed over: so that who calls
 // it for each of a client's requests holds no more than one.
 func (c *Conn) Send(ctx context.Context, ctrl *wire.Control) error {
-	return c.request(ctx, func(*worker, *Conn) *wire.Control { return ctrl })
+	return c.request(ctx, func(w *worker, c *Conn) *Item { return w.control(c, ctrl) })
+}
+
+// SendBytes sends bytes as they are to a parked connection. It returns as Send
+// does.
+func (c *Conn) SendBytes(ctx context.Context, b []byte) error {
+	return c.request(ctx, func(*worker, *Conn) *Item { return &Item{Bytes: b} })
 }
 
 // Change adds and removes channels; what is removed and not there is ignored.
 // New ones start after the last id that the connection was sent, which is the
-// ID of the ack that Change sends, with ref, where ref is not nil.
-func (c *Conn) Change(ctx context.Context, add, remove []string, ref []byte) error {
-	return c.request(ctx, func(w *worker, c *Conn) *wire.Control {
-		w.change(c, add, remove)
-		if ref == nil {
+// ID of the ack that Change sends, with ref, where ref is not nil. If there
+// would be more than max, nothing changes and Change returns ErrTooMany.
+func (c *Conn) Change(ctx context.Context, max int, add, remove []string, ref []byte) error {
+	tooMany := false
+	err := c.request(ctx, func(w *worker, c *Conn) *Item {
+		if tooMany = !w.change(c, max, add, remove); tooMany || ref == nil {
 			return nil
 		}
-		return &wire.Control{Kind: wire.Ack, Ref: ref, ID: c.sent}
+		return w.control(c, &wire.Control{Kind: wire.Ack, Ref: ref, ID: c.sent})
 	})
+	if err == nil && tooMany {
+		err = ErrTooMany
+	}
+	return err
 }
 
 // A request is something to do for a client that asked, once the connection
 // has been opened and there is room for what it answers. done is closed when
 // that was handed over, or never will be.
 type request struct {
-	do   func(*worker, *Conn) *wire.Control
+	do   func(*worker, *Conn) *Item
 	done chan struct{}
 }
 
-func (c *Conn) request(ctx context.Context, do func(*worker, *Conn) *wire.Control) error {
+func (c *Conn) request(ctx context.Context, do func(*worker, *Conn) *Item) error {
 	r := request{do, make(chan struct{})}
 	c.worker.inbox.put(command{conn: c, do: func(w *worker, c *Conn) {
 		if c.state == gone {
 			close(r.done)
 			return
 		}
-		c.requests = append(c.requests, r)
+		x := c.rarely()
+		x.requests = append(x.requests, r)
 		w.answer(c)
 	}})
 	select {

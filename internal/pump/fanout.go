@@ -8,7 +8,7 @@ import (
 )
 
 // A fanout brings messages of one channel to many connections, a slice of them
-// at a time, so that other channels are served in between. It walks the lists
+// at a time, so that other channels are served in between. It walks the sets
 // in passes: each pass brings the messages that were there when it began, all
 // in one flush a connection, and those that come meanwhile wait for the next.
 //
@@ -16,16 +16,22 @@ import (
 // messages before any later one of another channel: outstanding finds them.
 type fanout struct {
 	channel string
-	lists   []*list
-	ends    []int             // how far each list is walked: who came later has the messages
+	sets    []*set            // that want the channel
+	ends    []int             // how far each set is walked: who came later has the messages
 	msgs    []*engine.Message // of this pass
 	next    []*engine.Message // of the next ones
 	bytes   int               // of data in next
-	at      int               // in lists
-	i       int               // in lists[at]
+	at      int               // in sets
+	i       int               // in sets[at].members
 	// shared holds the pass's items by framing, for the connections that want
 	// just these.
-	shared [Slots + 1][]Item
+	shared [Slots + 1]flushed
+}
+
+// flushed are items, and their bytes in one piece.
+type flushed struct {
+	items []Item
+	bytes []byte
 }
 
 // What may wait for the next passes of a fan-out, before its worker leaves the
@@ -74,21 +80,22 @@ func (w *worker) begin(f *fanout) {
 	f.msgs = f.next[:n:n]
 	f.next = f.next[n:]
 	f.bytes -= size
-	f.lists = w.index.find(nil, f.channel)
+	f.sets = w.index.find(f.sets[:0], f.channel)
 	f.ends = f.ends[:0]
-	for _, l := range f.lists {
-		l.walkers++
-		f.ends = append(f.ends, len(l.conns))
+	for _, s := range f.sets {
+		s.walkers++
+		f.ends = append(f.ends, len(s.members))
 	}
 	f.at, f.i = 0, 0
-	f.shared = [Slots + 1][]Item{}
+	f.shared = [Slots + 1]flushed{}
 }
 
 func (w *worker) endPass(f *fanout) {
-	for _, l := range f.lists {
-		w.index.release(l)
+	for _, s := range f.sets {
+		w.index.release(s)
 	}
-	f.msgs, f.lists = nil, nil
+	clear(f.sets)
+	f.msgs, f.sets = nil, f.sets[:0]
 }
 
 // runFanout walks a slice of one fan-out, in turn, and tells whether there is
@@ -119,12 +126,12 @@ func (w *worker) runFanout() bool {
 	return true
 }
 
-// walk returns the next connection, nil for a hole, until the lists' ends.
+// walk returns the next connection, nil for a hole, until the sets' ends.
 func (f *fanout) walk() (*Conn, bool) {
-	for f.at < len(f.lists) {
-		if l := f.lists[f.at]; f.i < f.ends[f.at] {
+	for f.at < len(f.sets) {
+		if f.i < f.ends[f.at] {
 			f.i++
-			return l.conns[f.i-1], true
+			return f.sets[f.at].members[f.i-1], true
 		}
 		f.at++
 		f.i = 0
@@ -149,7 +156,8 @@ func (w *worker) handAll(f *fanout, c *Conn) {
 	w.wanted = w.wantedBy(c, w.wanted[:0], f)
 	if c.last < first && oldest(w.wanted, c.last, last) == nil {
 		c.last = last
-		w.flush(c, w.sharedItems(f, c))
+		shared := w.share(f, c)
+		w.flush(c, shared.items, shared.bytes)
 		return
 	}
 	for _, m := range f.msgs {
@@ -172,25 +180,32 @@ func (w *worker) handBefore(c *Conn, seq uint64, fanouts []*fanout) {
 // connection wants and has not got.
 func (w *worker) wantedBy(c *Conn, buf []*fanout, but *fanout) []*fanout {
 	for _, f := range w.fanouts {
-		if f != but && f.after(c.last) != nil && c.wants(f.channel) {
+		if f != but && f.after(c.last) != nil && c.set.wants(f.channel) {
 			buf = append(buf, f)
 		}
 	}
 	return buf
 }
 
-// sharedItems returns the pass's messages in the connection's framing.
-func (w *worker) sharedItems(f *fanout, c *Conn) []Item {
+// share returns the pass's messages in the connection's framing.
+func (w *worker) share(f *fanout, c *Conn) *flushed {
 	slot := Slots
-	if c.opts.Framing != nil {
-		slot = c.opts.Framing.Slot()
+	if c.kind.Framing != nil {
+		slot = c.kind.Framing.Slot()
 	}
-	if f.shared[slot] == nil {
+	shared := &f.shared[slot]
+	if shared.items == nil {
 		for _, m := range f.msgs {
-			f.shared[slot] = append(f.shared[slot], Item{Message: m, Bytes: w.bytes(c, m)})
+			it := Item{Message: m, Bytes: c.bytes(m)}
+			shared.items = append(shared.items, it)
+			if len(f.msgs) == 1 {
+				shared.bytes = it.Bytes
+			} else {
+				shared.bytes = append(shared.bytes, it.Bytes...)
+			}
 		}
 	}
-	return f.shared[slot]
+	return shared
 }
 
 // outstanding returns the oldest message of a fan-out that a live connection
@@ -222,13 +237,4 @@ func (f *fanout) after(seq uint64) *engine.Message {
 		}
 	}
 	return nil
-}
-
-func (c *Conn) wants(channel string) bool {
-	for i := range c.subs {
-		if engine.Match(c.subs[i].name, channel) {
-			return true
-		}
-	}
-	return false
 }

@@ -8,8 +8,9 @@ type mailbox[T any] struct {
 	// woken holds a token while there may be something to look at.
 	woken chan struct{}
 
-	mu   sync.Mutex
-	list []T // guarded by mu
+	mu     sync.Mutex
+	list   []T  // guarded by mu
+	closed bool // guarded by mu
 }
 
 func newMailbox[T any]() *mailbox[T] { return &mailbox[T]{woken: make(chan struct{}, 1)} }
@@ -21,11 +22,23 @@ func (m *mailbox[T]) wake() {
 	}
 }
 
-func (m *mailbox[T]) put(v T) {
+// put reports false once the mailbox is closed.
+func (m *mailbox[T]) put(v T) bool {
 	m.mu.Lock()
-	m.list = append(m.list, v)
+	open := !m.closed
+	if open {
+		m.list = append(m.list, v)
+	}
 	m.mu.Unlock()
 	m.wake()
+	return open
+}
+
+// close ends the mailbox. What is in it can still be taken.
+func (m *mailbox[T]) close() {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
 }
 
 // takeAll returns what is there and leaves buf, which is zeroed, in its place.

@@ -2,9 +2,10 @@
 //
 // A message takes this way: the engine stores it; every worker reads it from
 // the log's tail (worker.go), finds its own connections of that channel
-// (index.go), takes the message's bytes in each connection's framing from a
-// table that all share (frames.go), and hands them to the goroutine that
-// writes the response (conn.go). A channel with many readers is served a slice
+// (set.go), takes the message's bytes in each connection's framing from a
+// table that all share (frames.go), and writes them to the connection's socket
+// (socket.go), or hands them to the goroutine that writes the response
+// (slot.go). A channel with many readers is served a slice
 // at a time (fanout.go). A connection that is behind the tail, because it just
 // came or because its client reads slowly, is read for from its own cursor
 // until it has caught up (catchup.go). There is no queue for a connection: the
@@ -30,6 +31,11 @@ type Options struct {
 	Workers int
 	// Heartbeat is the longest silence of a stream; default 25 s.
 	Heartbeat time.Duration
+	// WriteTimeout is how long a client may take nothing of what a parked
+	// connection has for it; default 30 s.
+	WriteTimeout time.Duration
+	// NoParking leaves every connection to a goroutine of its own.
+	NoParking bool
 	// FrameBytes bounds the table of shared frames; default 32 MiB.
 	FrameBytes int64
 	// Logger takes what an operator should know; default slog.Default.
@@ -48,7 +54,7 @@ type Framing interface {
 }
 
 // Slots is the number of framings there may be.
-const Slots = 8
+const Slots = 16
 
 // An Item is one message or one control of a Flush.
 type Item struct {
@@ -91,6 +97,9 @@ func New(e engine.Engine, o Options) *Pump {
 	}
 	if o.Heartbeat <= 0 {
 		o.Heartbeat = 25 * time.Second
+	}
+	if o.WriteTimeout <= 0 {
+		o.WriteTimeout = 30 * time.Second
 	}
 	if o.FrameBytes <= 0 {
 		o.FrameBytes = 32 << 20
@@ -136,11 +145,14 @@ func (p *Pump) watch() {
 // Join adds a connection. Whoever calls it takes the connection's flushes with
 // Next, and calls Leave in the end.
 func (p *Pump) Join(o ConnOptions) *Conn {
-	c := newConn(p.workers[p.next.Add(1)%uint64(len(p.workers))], o)
+	c := newConn(p.nextWorker(), &o)
+	c.slot = newSlot()
 	p.conns.Add(1)
-	c.worker.inbox.put(command{conn: c, do: (*worker).join})
+	c.worker.inbox.put(command{conn: c, do: func(w *worker, c *Conn) { w.join(c, o.Channels, o.Timeout) }})
 	return c
 }
+
+func (p *Pump) nextWorker() *worker { return p.workers[p.next.Add(1)%uint64(len(p.workers))] }
 
 // Conns returns the number of connections.
 func (p *Pump) Conns() int { return int(p.conns.Load()) }

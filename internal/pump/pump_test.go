@@ -192,7 +192,7 @@ func TestSeam(t *testing.T) {
 		if i%20 == 0 {
 			c.stall = 1 + rnd.IntN(500)
 		}
-		c.conn = p.Join(pump.ConnOptions{Channels: c.channels, After: engine.Cursor{Epoch: end.Epoch, Seq: c.start}})
+		c.conn = p.Join(pump.ConnOptions{Kind: &pump.Kind{}, Channels: c.channels, After: engine.Cursor{Epoch: end.Epoch, Seq: c.start}})
 		clients = append(clients, c)
 		go func() { failed <- c.run(ctx, &last) }()
 	}
@@ -252,7 +252,7 @@ func TestRetention(t *testing.T) {
 	var clients []*client
 	for range 50 {
 		c := &client{channels: []string{"a", "b"}, start: 0, stall: 1, resumed: resumed}
-		c.conn = p.Join(pump.ConnOptions{Channels: c.channels, After: log.End()})
+		c.conn = p.Join(pump.ConnOptions{Kind: &pump.Kind{}, Channels: c.channels, After: log.End()})
 		clients = append(clients, c)
 		go func() { failed <- c.run(t.Context(), &last) }()
 	}
@@ -286,7 +286,7 @@ func TestRetention(t *testing.T) {
 // get all of them, without gaps.
 func TestKeepsOne(t *testing.T) {
 	p, log := newPump(t, memory.Options{Retention: engine.Retention{Count: 1}}, pump.Options{Workers: 1, Heartbeat: time.Minute})
-	conn := p.Join(pump.ConnOptions{Channels: []string{"ticker"}, After: log.End()})
+	conn := p.Join(pump.ConnOptions{Kind: &pump.Kind{}, Channels: []string{"ticker"}, After: log.End()})
 	defer conn.Leave()
 	if f, err := conn.Next(t.Context()); err != nil || f.Items[0].Control.Kind != wire.Open {
 		t.Fatalf("got %v, %v, want open", f, err)
@@ -329,16 +329,16 @@ func TestChange(t *testing.T) {
 			}
 		}
 	})
-	conn := p.Join(pump.ConnOptions{Channels: []string{"a"}, After: log.End()})
+	conn := p.Join(pump.ConnOptions{Kind: &pump.Kind{}, Channels: []string{"a"}, After: log.End()})
 	defer conn.Leave()
 	seen := make(chan struct{}, 1)
 	go func() {
 		for range 500 {
-			if err := conn.Change(ctx, []string{"b"}, nil, []byte(`"+"`)); err != nil {
+			if err := conn.Change(ctx, 1000, []string{"b"}, nil, []byte(`"+"`)); err != nil {
 				t.Error(err)
 			}
 			<-seen // one of b at least
-			if err := conn.Change(ctx, nil, []string{"b", "nosuch"}, []byte(`"-"`)); err != nil {
+			if err := conn.Change(ctx, 1000, nil, []string{"b", "nosuch"}, []byte(`"-"`)); err != nil {
 				t.Error(err)
 			}
 		}
@@ -421,7 +421,7 @@ func TestPoll(t *testing.T) {
 	p, log := newPump(t, memory.Options{}, pump.Options{})
 	poll := func(after engine.Cursor, expire bool) pump.Flush {
 		t.Helper()
-		c := p.Join(pump.ConnOptions{Channels: []string{"a"}, After: after, Poll: true})
+		c := p.Join(pump.ConnOptions{Kind: &pump.Kind{Poll: true}, Timeout: time.Minute, Channels: []string{"a"}, After: after})
 		defer c.Leave()
 		if expire {
 			c.Expire()
@@ -467,7 +467,7 @@ func TestDrain(t *testing.T) {
 	p, log := newPump(t, memory.Options{}, pump.Options{})
 	drained := 0
 	join := func(poll bool) *pump.Conn {
-		return p.Join(pump.ConnOptions{Channels: []string{"a"}, After: log.End(), Poll: poll})
+		return p.Join(pump.ConnOptions{Kind: &pump.Kind{Poll: poll}, Timeout: time.Minute, Channels: []string{"a"}, After: log.End()})
 	}
 	list := []*pump.Conn{join(false), join(true), join(false)}
 	var mu sync.Mutex

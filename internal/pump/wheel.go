@@ -1,84 +1,173 @@
 package pump
 
 import (
+	"math/bits"
 	"time"
 
 	"github.com/halley-comet/halley/internal/wire"
 )
 
-// A wheel holds streams by the time when they are next looked at for a
-// heartbeat. A stream that was sent something meanwhile is put back later, so
-// that sending costs the wheel nothing.
+// A wheel holds connections by the tick when they are next looked at: for a
+// heartbeat, the end of a poll, or a client that takes nothing. A connection
+// that was sent something meanwhile is put back later, so that sending costs
+// the wheel nothing.
 type wheel struct {
-	interval time.Duration // silence after which a stream gets a heartbeat
-	tick     time.Duration
-	slots    [wheelSlots][]*Conn
-	start    time.Time // of tick 0, for the clock that is never set
-	at       int64     // the last tick looked at
-	count    int
+	tick  time.Duration
+	start time.Time // of tick 0, for the clock that is never set
+	at    uint32    // the last tick looked at
+	lists [wheelSlots]*Conn
+	some  [wheelSlots / 64]uint64 // a bit for each list that is not empty
+	count int
 }
 
-const wheelSlots = 64
+const wheelSlots = 1 << 13
 
-// newWheel makes a wheel that spans two heartbeats. Streams are served two
-// ticks early, so that none waits longer than a heartbeat.
-func newWheel(heartbeat time.Duration) wheel {
-	tick := max(heartbeat*2/wheelSlots, time.Millisecond)
-	return wheel{interval: max(heartbeat-2*tick, tick), tick: tick, start: time.Now()}
+// newWheel makes a wheel that is exact to a 64th of a heartbeat, and to 10 ms.
+func newWheel(heartbeat time.Duration) *wheel {
+	return &wheel{tick: min(max(heartbeat/64, time.Millisecond), 10*time.Millisecond), start: time.Now()}
 }
 
-func (h *wheel) ticks(t time.Time) int64 { return int64(t.Sub(h.start) / h.tick) }
+func (h *wheel) ticks(t time.Time) uint32 { return uint32(t.Sub(h.start) / h.tick) }
 
-func (h *wheel) add(c *Conn, now time.Time) {
-	if h.count == 0 {
-		h.at = h.ticks(now)
-	}
-	due := max(h.ticks(c.lastSent.Add(h.interval)), h.at+1)
-	due = min(due, h.at+wheelSlots-1)
-	slot := &h.slots[due%wheelSlots]
-	*slot = append(*slot, c)
-	h.count++
-}
+// span returns a duration in ticks, at least one.
+func (h *wheel) span(d time.Duration) uint32 { return uint32(max(d/h.tick, 1)) }
 
-// beat sends the heartbeats that are due, and returns how long the worker may
-// sleep.
-func (w *worker) beat() time.Duration {
-	h := &w.wheel
-	if h.count == 0 {
-		return time.Hour
-	}
-	now := h.ticks(w.now)
-	// After a long sleep of the machine one turn of the wheel sees all.
-	for h.at = max(h.at, now-wheelSlots); h.at < now; {
-		h.at++
-		slot := &h.slots[h.at%wheelSlots]
-		due := *slot
-		*slot = nil
-		h.count -= len(due)
-		for _, c := range due {
-			if c.state != gone {
-				w.heartbeat(c)
-				h.add(c, w.now)
-			}
+// set has a connection looked at by tick due, or earlier.
+func (h *wheel) set(c *Conn, due uint32) {
+	if c.is(onWheel) {
+		if int32(c.due-due) <= 0 {
+			return
 		}
+		h.remove(c)
 	}
-	if h.count == 0 {
-		return time.Hour
+	// What is further away than the wheel reaches is looked at on the way.
+	c.due = h.at + uint32(min(max(int32(due-h.at), 1), wheelSlots-1))
+	slot := c.due % wheelSlots
+	c.before, c.after = nil, h.lists[slot]
+	if c.after != nil {
+		c.after.before = c
 	}
-	return h.tick - w.now.Sub(h.start)%h.tick
+	h.lists[slot] = c
+	h.some[slot/64] |= 1 << (slot % 64)
+	h.count++
+	c.on(onWheel)
 }
 
-// heartbeat sends a stream its position, if it was silent and has room. One
-// without room has something on its way.
-func (w *worker) heartbeat(c *Conn) {
-	if c.ending != nil || w.now.Sub(c.lastSent) < w.wheel.interval-w.wheel.tick {
+func (h *wheel) remove(c *Conn) {
+	if !c.is(onWheel) {
 		return
 	}
-	if !c.room() {
-		c.lastSent = w.now
+	slot := c.due % wheelSlots
+	if c.before == nil {
+		h.lists[slot] = c.after
+	} else {
+		c.before.after = c.after
+	}
+	if c.after != nil {
+		c.after.before = c.before
+	}
+	if h.lists[slot] == nil {
+		h.some[slot/64] &^= 1 << (slot % 64)
+	}
+	c.before, c.after = nil, nil
+	h.count--
+	c.off(onWheel)
+}
+
+// next returns the first tick after at whose list is not empty; at most so
+// many ticks later.
+func (h *wheel) next(limit uint32) uint32 {
+	for i := uint32(1); i <= limit; {
+		slot := (h.at + i) % wheelSlots
+		if rest := h.some[slot/64] >> (slot % 64); rest != 0 {
+			return h.at + min(i+uint32(bits.TrailingZeros64(rest)), limit)
+		}
+		i += 64 - slot%64
+	}
+	return h.at + limit
+}
+
+// sleep returns how long it is until something may be due.
+func (h *wheel) sleep(now time.Time) time.Duration {
+	if h.count == 0 {
+		return time.Hour
+	}
+	due := h.start.Add(time.Duration(h.next(wheelSlots)) * h.tick)
+	return max(due.Sub(now), 0)
+}
+
+// beat does what is due.
+func (w *worker) beat() {
+	h := w.wheel
+	now := h.ticks(w.now)
+	for h.at != now {
+		if h.count == 0 {
+			h.at = now
+			break
+		}
+		h.at = h.next(now - h.at)
+		for c := h.lists[h.at%wheelSlots]; c != nil; c = h.lists[h.at%wheelSlots] {
+			h.remove(c)
+			w.due(c)
+		}
+	}
+}
+
+// due does what has become due for a connection, and puts it back on the
+// wheel.
+func (w *worker) due(c *Conn) {
+	silent := w.wheel.at - c.touched
+	switch {
+	case c.is(closing):
+		w.closeSocket(c)
+		return
+	case c.state == gone:
+		return
+	case c.kind.Poll:
+		if int32(w.wheel.at-c.touched) >= 0 {
+			w.expire(c)
+		}
+	case c.is(blocked):
+		if silent >= w.patience {
+			w.leave(c)
+			return
+		}
+	case c.rare != nil && c.rare.limit != 0 && int32(w.wheel.at-c.rare.limit) >= 0:
+		w.end(c, nil)
+	case silent >= w.silence:
+		w.heartbeat(c)
+	}
+	w.keepTime(c)
+}
+
+// keepTime puts a connection on the wheel for what is next due for it.
+func (w *worker) keepTime(c *Conn) {
+	switch {
+	case c.state == gone:
+	case c.kind.Poll:
+		if !c.is(expired) {
+			w.wheel.set(c, c.touched)
+		}
+	case c.is(blocked):
+		w.wheel.set(c, c.touched+w.patience)
+	default:
+		if c.is(opened) && !c.kind.Silent {
+			w.wheel.set(c, c.touched+w.silence)
+		}
+		if c.rare != nil && c.rare.limit != 0 {
+			w.wheel.set(c, c.rare.limit)
+		}
+	}
+}
+
+// heartbeat sends a stream its position, if it has room. One without room has
+// something on its way.
+func (w *worker) heartbeat(c *Conn) {
+	c.touched = w.wheel.at
+	if c.kind.Silent || !c.is(opened) || c.ending() || !c.room() || c.cut() {
 		return
 	}
 	at := w.position(c)
-	w.offer(c, Flush{Items: []Item{w.control(c, &wire.Control{Kind: wire.Heartbeat, ID: at})}, Position: at})
+	w.offer(c, Flush{Items: []Item{*w.control(c, &wire.Control{Kind: wire.Heartbeat, ID: at})}, Position: at})
 	c.sent = at
 }

@@ -1,6 +1,7 @@
 package pump
 
 import (
+	"slices"
 	"time"
 
 	"github.com/halley-comet/halley/engine"
@@ -22,23 +23,38 @@ type worker struct {
 	// pos is how far the worker has walked the log. A live connection has been
 	// handed all its messages up to pos, but for those of fan-outs in progress.
 	pos   engine.Cursor
-	conns map[*Conn]struct{}
 	index *index
+	count int // of connections
 	// fanouts in progress, in the order of their first messages.
 	fanouts []*fanout
 	turn    int // the fan-out whose slice comes next
 	// catchups wait to have the log read for them.
 	catchups []*Conn
-	wheel    wheel
+	sockets  sockets
+
+	wheel    *wheel
 	now      time.Time
-	drained  func() time.Duration // set once the pump drains
+	silence  uint32 // ticks after which a stream gets a heartbeat
+	patience uint32 // ticks in which a client has to take something
+	linger   uint32 // ticks in which a client may close its socket itself
+
+	drained func() time.Duration // set once the pump drains
 
 	// Buffers used again and again.
 	commands []command
 	tail     []*engine.Message
-	lists    []*list
+	found    []*set
 	touched  []*Conn
+	batch    []entry
+	items    []Item
 	wanted   []*fanout
+}
+
+// An entry is a message of the batch for one connection, and the place of its
+// next one, or -1.
+type entry struct {
+	message *engine.Message
+	next    int32
 }
 
 // What a worker does in one turn, before it looks at everything else again.
@@ -49,32 +65,33 @@ const (
 	catchupBatch = 64  // connections behind
 )
 
+// linger is how long a client has to close its connection after the end.
+const linger = time.Second
+
 func newWorker(p *Pump) *worker {
+	wheel := newWheel(p.opts.Heartbeat)
 	return &worker{
-		pump:  p,
-		inbox: newMailbox[command](),
-		pos:   p.engine.End(),
-		conns: map[*Conn]struct{}{},
-		index: newIndex(),
-		wheel: newWheel(p.opts.Heartbeat),
-		tail:  make([]*engine.Message, 0, tailBatch),
+		pump:     p,
+		inbox:    newMailbox[command](),
+		pos:      p.engine.End(),
+		index:    newIndex(),
+		wheel:    wheel,
+		silence:  max(wheel.span(p.opts.Heartbeat), 4) - 2, // early, so that none waits longer
+		patience: wheel.span(p.opts.WriteTimeout),
+		linger:   wheel.span(linger),
+		tail:     make([]*engine.Message, 0, tailBatch),
 	}
 }
 
 func (w *worker) run() {
+	defer w.closeSockets()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for w.pump.ctx.Err() == nil {
-		w.now = time.Now()
-		w.runCommands()
-		busy := w.walk()
-		busy = w.runFanout() || busy
-		busy = w.runCatchups() || busy
-		next := w.beat()
-		if busy {
+		if w.work() {
 			continue
 		}
-		timer.Reset(next)
+		timer.Reset(w.wheel.sleep(w.now))
 		select {
 		case <-w.inbox.woken:
 		case <-timer.C:
@@ -83,12 +100,39 @@ func (w *worker) run() {
 	}
 }
 
+// work is one turn. It tells whether there is more to do at once.
+func (w *worker) work() bool {
+	w.now = time.Now()
+	w.beat()
+	w.runCommands()
+	w.runEvents()
+	busy := w.walk()
+	busy = w.runFanout() || busy
+	return w.runCatchups() || busy
+}
+
 func (w *worker) runCommands() {
 	w.commands = w.inbox.takeAll(w.commands)
 	for i := range w.commands {
 		w.commands[i].do(w, w.commands[i].conn)
 		w.commands[i] = command{}
 	}
+	if cap(w.commands) > 1<<14 {
+		w.commands = nil // a storm's
+	}
+}
+
+// conns returns all connections.
+func (w *worker) conns() []*Conn {
+	all := make([]*Conn, 0, w.count)
+	for _, s := range w.index.sets {
+		for _, c := range s.members {
+			if c != nil {
+				all = append(all, c)
+			}
+		}
+	}
+	return all
 }
 
 // walk hands on the next messages of the tail, and tells whether there may be
@@ -98,7 +142,7 @@ func (w *worker) walk() bool {
 	if end == w.pos || w.fanoutsFull() {
 		return false
 	}
-	if len(w.conns) == 0 {
+	if w.count == 0 {
 		w.pos = end
 		return false
 	}
@@ -106,7 +150,7 @@ func (w *worker) walk() bool {
 	if !ok {
 		// The log has another epoch, or has run away from this worker: every
 		// connection reads on by itself, and is told of a gap where there is one.
-		for c := range w.conns {
+		for _, c := range w.conns() {
 			if c.state == live {
 				w.fallBehind(c, w.position(c))
 			}
@@ -132,22 +176,23 @@ func (w *worker) walk() bool {
 // deliver finds the connections of a message: a few are served at once, many
 // by a fan-out.
 func (w *worker) deliver(m *engine.Message) {
-	w.lists = w.index.find(w.lists[:0], m.Channel)
+	w.found = w.index.find(w.found[:0], m.Channel)
 	n := 0
-	for _, l := range w.lists {
-		n += len(l.conns)
+	for _, s := range w.found {
+		n += len(s.members)
 	}
 	if n > wideList || w.fanningOut(m.Channel) != nil {
 		w.fanOut(m)
-		return
-	}
-	for _, l := range w.lists {
-		for _, c := range l.conns {
-			if c != nil {
-				w.hand(c, m)
+	} else {
+		for _, s := range w.found {
+			for _, c := range s.members {
+				if c != nil {
+					w.hand(c, m)
+				}
 			}
 		}
 	}
+	clear(w.found)
 }
 
 // hand adds a message to what a connection gets in this batch, after those of
@@ -164,49 +209,60 @@ func (w *worker) hand(c *Conn, m *engine.Message) {
 }
 
 func (w *worker) add(c *Conn, m *engine.Message) {
-	if len(c.pending) == 0 {
+	at := int32(len(w.batch))
+	w.batch = append(w.batch, entry{m, -1})
+	if c.first < 0 {
 		w.touched = append(w.touched, c)
+		c.first = at
+	} else {
+		w.batch[c.end].next = at
 	}
-	b := w.bytes(c, m)
-	c.pending = append(c.pending, Item{Message: m, Bytes: b})
+	c.end = at
 	c.last = m.ID.Seq
-}
-
-func (w *worker) bytes(c *Conn, m *engine.Message) []byte {
-	if c.opts.Framing == nil {
-		return nil
-	}
-	return w.pump.frames.get(c.opts.Framing, m)
 }
 
 // flushTouched hands over what the batch brought to each connection.
 func (w *worker) flushTouched() {
 	for i, c := range w.touched {
-		items := c.pending
-		c.pending = nil
-		w.touched[i] = nil
+		start := len(w.items)
 		if c.state == live {
-			w.flush(c, items)
+			for at := c.first; at >= 0; at = w.batch[at].next {
+				m := w.batch[at].message
+				w.items = append(w.items, Item{Message: m, Bytes: c.bytes(m)})
+			}
+		}
+		c.first = -1
+		w.touched[i] = nil
+		if len(w.items) > start {
+			w.flush(c, w.items[start:len(w.items):len(w.items)], nil)
 		}
 	}
-	w.touched = w.touched[:0]
+	w.sendQueued()
+	clear(w.batch)
+	clear(w.items)
+	w.touched, w.batch, w.items = w.touched[:0], w.batch[:0], w.items[:0]
 }
 
 // flush hands live items to a connection, or leaves them to a catch-up if it
-// has no room.
-func (w *worker) flush(c *Conn, items []Item) {
-	first, last := items[0].Message.ID, items[len(items)-1].Message.ID
+// has no room. The items are the worker's, until the batch is over; joined are
+// their bytes in one piece, if they are there.
+func (w *worker) flush(c *Conn, items []Item, joined []byte) {
 	if !c.room() {
-		first.Seq--
-		w.fallBehind(c, first)
+		at := items[0].Message.ID
+		at.Seq--
+		w.fallBehind(c, at)
 		return
 	}
-	if c.opts.Poll {
-		w.finish(c, Flush{Items: pollPage(items), Last: true})
-		return
-	}
-	w.offer(c, Flush{Items: items, Position: last})
+	last := items[len(items)-1].Message.ID
 	c.sent = last
+	switch {
+	case c.kind.Poll:
+		w.finish(c, Flush{Items: slices.Clone(pollPage(items))})
+	case c.slot != nil:
+		w.offer(c, Flush{Items: slices.Clone(items), Position: last})
+	default:
+		w.enqueue(c, items, joined)
+	}
 }
 
 // pollPage cuts a poll's items to what one answer may hold, but for a first
@@ -225,10 +281,21 @@ func pollPage(items []Item) []Item {
 	return items
 }
 
-// offer puts a flush into the slot, which has room.
+// offer hands over a flush, for which there is room.
 func (w *worker) offer(c *Conn, f Flush) {
-	c.slot <- f
-	c.lastSent = w.now
+	switch {
+	case c.slot != nil:
+		c.slot.flushes <- f
+	case c.kind.Poll:
+		w.unwatch(c)
+		c.kind.Parked.Answer(c, f)
+	default:
+		w.send(c, f)
+		return
+	}
+	if !c.kind.Poll {
+		c.touched = w.wheel.at
+	}
 }
 
 // finish hands over a connection's last flush and forgets the connection.
@@ -236,6 +303,7 @@ func (w *worker) finish(c *Conn, f Flush) {
 	if n := len(f.Items); n > 0 && f.Items[n-1].Message != nil {
 		f.Position = f.Items[n-1].Message.ID
 	}
+	f.Last = true
 	w.offer(c, f)
 	w.forget(c)
 }
@@ -244,7 +312,7 @@ func (w *worker) finish(c *Conn, f Flush) {
 // messages up to there.
 func (w *worker) position(c *Conn) engine.Cursor {
 	if c.state != live {
-		return c.cursor
+		return c.rarely().cursor
 	}
 	p := w.pos
 	if m := w.outstanding(c); m != nil {
@@ -254,46 +322,67 @@ func (w *worker) position(c *Conn) engine.Cursor {
 	return p
 }
 
-func (w *worker) join(c *Conn) {
+func (w *worker) join(c *Conn, channels []string, timeout time.Duration) {
 	if c.state == gone {
 		return
 	}
-	if len(w.conns) == 0 {
+	if w.count == 0 {
 		w.pos = w.pump.engine.End() // it may not have walked while alone
 	}
-	w.conns[c] = struct{}{}
-	for _, name := range c.opts.Channels {
-		w.index.add(c, name)
+	w.count++
+	w.index.add(c, channels)
+	switch {
+	case c.kind.Poll && timeout <= 0:
+		c.on(expired)
+	case c.kind.Poll:
+		c.touched = w.wheel.ticks(w.now.Add(timeout)) + 1
+	default:
+		c.touched = w.wheel.at
+		if c.kind.Limit > 0 {
+			c.rarely().limit = w.wheel.at + w.wheel.span(c.kind.Limit)
+		}
 	}
+	w.keepTime(c)
 	w.catchUpSoon(c)
 	if w.drained != nil {
 		w.sendAway(c)
 	}
 }
 
-// leave forgets a connection that nobody will take flushes from any more.
+// leave ends a connection that nobody will take flushes from any more.
 func (w *worker) leave(c *Conn) {
 	w.forget(c)
-	for range c.slot { // what was not taken: the wheel may hold c for a while
+	if c.slot == nil {
+		w.closeSocket(c)
+		return
+	}
+	for range c.slot.flushes { // what was not taken
 	}
 }
 
+// forget lets go of a connection, but for the last flush on its way.
 func (w *worker) forget(c *Conn) {
 	if c.state == gone {
 		return
 	}
 	c.state = gone
 	c.left.Store(true)
-	close(c.slot)
-	for len(c.subs) > 0 {
-		w.index.remove(c, len(c.subs)-1)
+	if !c.is(closing) {
+		w.wheel.remove(c)
 	}
-	delete(w.conns, c)
-	c.opts, c.subs, c.pending = ConnOptions{}, nil, nil
-	for _, r := range c.requests {
-		close(r.done)
+	if c.set != nil {
+		w.index.remove(c)
+		w.count--
 	}
-	c.requests = nil
+	if c.slot != nil {
+		close(c.slot.flushes)
+	}
+	if r := c.rare; r != nil {
+		for _, q := range r.requests {
+			close(q.done)
+		}
+		r.requests, r.from, r.ending = nil, nil, nil
+	}
 	w.pump.conns.Add(-1)
 }
 
@@ -301,7 +390,7 @@ func (w *worker) forget(c *Conn) {
 func (w *worker) ready(c *Conn) {
 	switch {
 	case c.state == gone:
-	case c.state == behind || c.ending != nil:
+	case c.state == behind || c.ending():
 		w.catchUpSoon(c)
 	default:
 		w.answer(c)
@@ -309,78 +398,84 @@ func (w *worker) ready(c *Conn) {
 }
 
 func (w *worker) expire(c *Conn) {
-	c.expired = true
+	c.on(expired)
 	if c.state == live {
-		w.finish(c, Flush{Position: w.position(c), Last: true})
+		w.finish(c, Flush{Position: w.position(c)})
 	}
 }
 
 // answer does what a connection's client has asked for, while there is room for
 // the answers.
 func (w *worker) answer(c *Conn) {
-	for len(c.requests) > 0 && c.opened && c.room() {
-		r := c.requests[0]
-		c.requests = c.requests[1:]
-		if ctrl := r.do(w, c); ctrl != nil {
-			w.offer(c, Flush{Items: []Item{w.control(c, ctrl)}, Position: w.position(c)})
+	for c.rare != nil && len(c.rare.requests) > 0 && c.is(opened) && c.room() && !c.cut() {
+		q := c.rare.requests[0]
+		c.rare.requests = c.rare.requests[1:]
+		if it := q.do(w, c); it != nil {
+			w.offer(c, Flush{Items: []Item{*it}, Position: w.position(c)})
 		}
-		close(r.done)
+		close(q.done)
 	}
+	c.tidy()
 }
 
-func (w *worker) control(c *Conn, ctrl *wire.Control) Item {
-	it := Item{Control: ctrl}
-	if c.opts.Framing != nil {
-		it.Bytes = c.opts.Framing.AppendControl(nil, ctrl)
+func (w *worker) control(c *Conn, ctrl *wire.Control) *Item {
+	it := &Item{Control: ctrl}
+	if c.kind.Framing != nil {
+		it.Bytes = c.kind.Framing.AppendControl(nil, ctrl)
 	}
 	return it
 }
 
 // change adds and removes channels. What is new starts after the last id that
 // the connection was sent, so the log is read again from there: of the other
-// channels nothing after it was handed over.
-func (w *worker) change(c *Conn, add, remove []string) {
+// channels nothing after it was handed over. It reports false if there would
+// be more than max.
+func (w *worker) change(c *Conn, max int, add, remove []string) bool {
 	removed := make(map[string]bool, len(remove))
 	for _, name := range remove {
 		removed[name] = true
 	}
-	have := make(map[string]bool, len(c.subs))
-	for i := len(c.subs) - 1; i >= 0; i-- {
-		if name := c.subs[i].name; removed[name] {
-			w.index.remove(c, i)
-		} else {
+	have := make(map[string]bool, len(c.set.names)+len(add))
+	var names []string
+	for _, name := range c.set.names {
+		if !removed[name] {
 			have[name] = true
+			names = append(names, name)
 		}
 	}
-	grown := false
+	at := w.position(c)
 	for _, name := range add {
 		if !have[name] {
-			have[name], grown = true, true
-			w.index.add(c, name)
+			have[name] = true
+			names = append(names, name)
+			at = c.sent
 		}
 	}
-	c.opts.Channels = make([]string, len(c.subs))
-	for i, s := range c.subs {
-		c.opts.Channels[i] = s.name
+	if len(add) > 0 && len(names) > max {
+		return false
 	}
-	c.reads++
-	if grown {
-		w.fallBehind(c, c.sent)
-	}
+	w.index.remove(c)
+	w.index.add(c, names)
+	r := c.rarely()
+	r.reads++
+	r.from = nil // the start of each was long ago
+	w.fallBehind(c, at)
+	return true
 }
 
-// end ends a connection with a control, once there is room for it.
+// end ends a connection once there is room, with a control if there is one.
 func (w *worker) end(c *Conn, ctrl *wire.Control) {
-	if c.state == gone || c.ending != nil {
+	if c.state == gone || c.ending() {
 		return
 	}
-	c.ending = ctrl
+	r := c.rarely()
+	r.ending, r.over = ctrl, true
 	w.catchUpSoon(c)
 }
 
 func (w *worker) drain(delay func() time.Duration) {
 	w.drained = delay
-	for c := range w.conns {
+	for _, c := range w.conns() {
 		w.sendAway(c)
 	}
 }
@@ -388,7 +483,7 @@ func (w *worker) drain(delay func() time.Duration) {
 // sendAway tells a stream when to come back. A poll is answered: it comes back
 // anyhow.
 func (w *worker) sendAway(c *Conn) {
-	if c.opts.Poll {
+	if c.kind.Poll {
 		w.expire(c)
 		return
 	}

@@ -9,15 +9,6 @@ import (
 	"github.com/halley-comet/halley/engine/memory"
 )
 
-// turnOnce is what a worker does in one round, without its goroutine.
-func (w *worker) turnOnce() {
-	w.now = time.Now()
-	w.runCommands()
-	w.walk()
-	w.runFanout()
-	w.runCatchups()
-}
-
 func testWorker(t *testing.T) (*worker, engine.Engine) {
 	t.Helper()
 	log, err := memory.New(memory.Options{})
@@ -25,7 +16,7 @@ func testWorker(t *testing.T) (*worker, engine.Engine) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = log.Close() })
-	p := &Pump{engine: log, opts: Options{Heartbeat: time.Hour}, frames: newFrames(1 << 20), reads: newMailbox[read]()}
+	p := &Pump{engine: log, opts: Options{Heartbeat: time.Hour, WriteTimeout: time.Hour}, frames: newFrames(1 << 20), reads: newMailbox[read]()}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	t.Cleanup(p.cancel)
 	w := newWorker(p)
@@ -36,12 +27,12 @@ func testWorker(t *testing.T) (*worker, engine.Engine) {
 // joined returns a connection that is live and has taken its open control.
 func joined(t *testing.T, w *worker, channels ...string) *Conn {
 	t.Helper()
-	c := w.pump.Join(ConnOptions{Channels: channels, After: w.pump.engine.End()})
-	w.turnOnce()
+	c := w.pump.Join(ConnOptions{Kind: &Kind{}, Channels: channels, After: w.pump.engine.End()})
+	w.work()
 	for c.state != live {
-		w.turnOnce()
+		w.work()
 	}
-	<-c.slot
+	<-c.slot.flushes
 	return c
 }
 
@@ -50,13 +41,13 @@ func take(t *testing.T, w *worker, c *Conn) Flush {
 	t.Helper()
 	for range 10_000 {
 		select {
-		case f := <-c.slot:
-			if c.wanted.Swap(false) {
+		case f := <-c.slot.flushes:
+			if c.slot.wanted.Swap(false) {
 				w.ready(c)
 			}
 			return f
 		default:
-			w.turnOnce()
+			w.work()
 		}
 	}
 	t.Fatal("nothing comes")
@@ -76,16 +67,16 @@ func TestFanoutYields(t *testing.T) {
 	if _, err := log.Append(t.Context(), engine.Batch{Messages: []engine.Message{{Channel: "wide"}, {Channel: "quiet"}, {Channel: "wide"}}}); err != nil {
 		t.Fatal(err)
 	}
-	w.turnOnce()
-	if len(quiet.slot) != 1 {
+	w.work()
+	if len(quiet.slot.flushes) != 1 {
 		t.Error("the quiet channel's reader was not served in the first turn")
 	}
-	if f := <-both.slot; len(f.Items) != 2 || f.Items[0].Message.Channel != "wide" || f.Items[1].Message.Channel != "quiet" {
+	if f := <-both.slot.flushes; len(f.Items) != 2 || f.Items[0].Message.Channel != "wide" || f.Items[1].Message.Channel != "quiet" {
 		t.Errorf("who wants both got %+v, want wide and quiet", f.Items)
 	}
 	served := func() (n int) {
 		for _, c := range wide {
-			n += len(c.slot)
+			n += len(c.slot.flushes)
 		}
 		return n
 	}
@@ -93,17 +84,17 @@ func TestFanoutYields(t *testing.T) {
 		t.Errorf("%d readers of the wide channel were served in the first turn, want at most %d", n, wideList)
 	}
 	for range 30 {
-		w.turnOnce()
+		w.work()
 	}
 	if n := served(); n != len(wide) {
 		t.Errorf("%d of %d readers of the wide channel were served in the end", n, len(wide))
 	}
 	for _, c := range wide {
-		if f := <-c.slot; len(f.Items) != 2 {
+		if f := <-c.slot.flushes; len(f.Items) != 2 {
 			t.Fatalf("got %d messages in a flush, want both", len(f.Items))
 		}
 	}
-	if f := <-both.slot; len(f.Items) != 1 || f.Items[0].Message.ID.Seq != 3 {
+	if f := <-both.slot.flushes; len(f.Items) != 1 || f.Items[0].Message.ID.Seq != 3 {
 		t.Errorf("who wants both got %+v in the end, want message 3", f.Items)
 	}
 }
@@ -122,7 +113,7 @@ func TestLeaveDuringFanout(t *testing.T) {
 		}
 	}
 	publish()
-	w.turnOnce()
+	w.work()
 	for i, c := range wide {
 		if i%3 == 0 {
 			c.Leave()
@@ -131,7 +122,7 @@ func TestLeaveDuringFanout(t *testing.T) {
 	late := joined(t, w, "wide")
 	publish()
 	for len(w.fanouts) > 0 || w.pos != log.End() {
-		w.turnOnce()
+		w.work()
 	}
 	for i, c := range append(wide, late) {
 		want := []uint64{1, 2}
@@ -153,7 +144,7 @@ func TestLeaveDuringFanout(t *testing.T) {
 			}
 		}
 	}
-	if l := w.index.exact["wide"]; l.holes != 0 || l.walkers != 0 || len(l.conns) != len(w.conns) {
-		t.Errorf("the list has %d entries, %d holes and %d walkers for %d connections", len(l.conns), l.holes, l.walkers, len(w.conns))
+	if s := w.index.sets["wide"]; s.holes != 0 || s.walkers != 0 || len(s.members) != w.count {
+		t.Errorf("the set has %d entries, %d holes and %d walkers for %d connections", len(s.members), s.holes, s.walkers, w.count)
 	}
 }

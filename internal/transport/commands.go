@@ -3,10 +3,12 @@ package transport
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"github.com/gobwas/ws/wsutil"
 
 	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/pump"
 	"github.com/halley-comet/halley/internal/wire"
 )
 
@@ -30,7 +32,7 @@ type command struct {
 
 // serve does what a client's frame asks for. It returns an error when the
 // connection is over.
-func (d *webSocketReader) serve(ctx context.Context, frame []byte) error {
+func (d *webSocketClient) serve(ctx context.Context, frame []byte) error {
 	cmd, p := parseCommand(frame)
 	if p != nil {
 		return d.refuse(ctx, cmd.Ref, p)
@@ -53,47 +55,26 @@ func (d *webSocketReader) serve(ctx context.Context, frame []byte) error {
 		}
 		return d.conn.Send(ctx, &wire.Control{Kind: wire.Ack, Ref: cmd.Ref, ID: id})
 	case cmd.Subscribe != nil:
-		add, p := d.grown(*cmd.Subscribe)
+		add, p := Channels(*cmd.Subscribe, d.server.Commands.MaxChannels)
 		if p != nil {
 			return d.refuse(ctx, cmd.Ref, p)
 		}
-		for _, name := range add {
-			d.channels[name] = true
-		}
-		return d.conn.Change(ctx, add, nil, cmd.Ref)
+		return d.change(ctx, add, nil, cmd.Ref)
 	default:
-		var remove []string
-		for _, name := range *cmd.Unsubscribe {
-			if d.channels[name] {
-				delete(d.channels, name)
-				remove = append(remove, name)
-			}
-		}
-		return d.conn.Change(ctx, nil, remove, cmd.Ref)
+		return d.change(ctx, nil, *cmd.Unsubscribe, cmd.Ref)
 	}
 }
 
-func (d *webSocketReader) refuse(ctx context.Context, ref []byte, p *wire.Problem) error {
+func (d *webSocketClient) change(ctx context.Context, add, remove []string, ref []byte) error {
+	err := d.conn.Change(ctx, d.server.Commands.MaxChannels, add, remove, ref)
+	if errors.Is(err, pump.ErrTooMany) {
+		return d.refuse(ctx, ref, wire.NewProblem(wire.InvalidChannel, "the connection would have too many channels: a pattern may say it in one"))
+	}
+	return err
+}
+
+func (d *webSocketClient) refuse(ctx context.Context, ref []byte, p *wire.Problem) error {
 	return d.conn.Send(ctx, &wire.Control{Kind: wire.Error, Ref: ref, Problem: p})
-}
-
-// grown checks the channels that a client wants in addition.
-func (d *webSocketReader) grown(names []string) ([]string, *wire.Problem) {
-	max := d.server.Commands.MaxChannels
-	add, p := Channels(names, max)
-	if p != nil {
-		return nil, p
-	}
-	n := len(d.channels)
-	for _, name := range add {
-		if !d.channels[name] {
-			n++
-		}
-	}
-	if n > max {
-		return nil, wire.NewProblem(wire.InvalidChannel, "the connection would have too many channels: a pattern may say it in one")
-	}
-	return add, nil
 }
 
 func parseCommand(frame []byte) (cmd command, p *wire.Problem) {

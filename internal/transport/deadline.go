@@ -2,6 +2,8 @@ package transport
 
 import (
 	"context"
+	"io"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -30,13 +32,17 @@ func (d deadline) extend() {
 	}
 }
 
+// clear leaves all the time there is, until the next piece.
+func (d deadline) clear() { _ = d.set(time.Time{}) }
+
 // expire leaves what is being written a moment.
 func (d deadline) expire() { _ = d.set(time.Now().Add(closeWait)) }
 
 // A bodyWriter writes a response's body piece by piece, until the handler that
 // made it calls end.
 type bodyWriter struct {
-	w        http.ResponseWriter
+	w        io.Writer
+	flush    func() error
 	deadline deadline
 	left     int // bytes that may be written under the present deadline
 	unwatch  func() bool
@@ -46,7 +52,17 @@ type bodyWriter struct {
 }
 
 func (s *Server) bodyWriter(w http.ResponseWriter) *bodyWriter {
-	b := &bodyWriter{w: w, deadline: deadline{http.NewResponseController(w).SetWriteDeadline, s.WriteTimeout, s.Pump.Closed()}}
+	rc := http.NewResponseController(w)
+	return s.newBodyWriter(w, rc.Flush, rc.SetWriteDeadline)
+}
+
+// connWriter writes to a connection that was hijacked.
+func (s *Server) connWriter(c net.Conn) *bodyWriter {
+	return s.newBodyWriter(c, func() error { return nil }, c.SetWriteDeadline)
+}
+
+func (s *Server) newBodyWriter(w io.Writer, flush func() error, set func(time.Time) error) *bodyWriter {
+	b := &bodyWriter{w: w, flush: flush, deadline: deadline{set, s.WriteTimeout, s.Pump.Closed()}}
 	b.unwatch = context.AfterFunc(b.deadline.closed, func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -88,6 +104,23 @@ func (s *Server) WriteBody(w http.ResponseWriter, body []byte) {
 	b := s.bodyWriter(w)
 	defer b.end()
 	_, _ = b.Write(body) // the client is told or is gone
+}
+
+// watchConn returns a context that ends when the client of a hijacked
+// connection has gone. What it sends is read and dropped. The caller closes
+// the connection and then calls done.
+func watchConn(c net.Conn) (ctx context.Context, done func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		defer cancel()
+		_, _ = io.Copy(io.Discard, c)
+	}()
+	return ctx, func() {
+		_ = c.Close() // the goroutine is still reading
+		<-over
+	}
 }
 
 // can tells whether a response can do something, itself or, as

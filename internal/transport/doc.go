@@ -1,17 +1,20 @@
 // Package transport frames the log for clients: one file for each technique.
 //
 // Negotiate and Parse read a subscribe request (negotiate.go, request.go).
-// Serve then joins the pump and writes what it gets: poll.go serves the
-// transports that answer once, stream.go those that hold their response open,
-// websocket.go the one that leaves HTTP. The bytes of a message on a transport
+// Serve then joins the pump: poll.go serves the transports that answer once,
+// stream.go those that hold their response open, websocket.go the one that
+// leaves HTTP. Where it can, it parks the connection (park.go), which the pump
+// then writes itself; elsewhere a goroutine writes what the pump has. The bytes of a message on a transport
 // come from its framing, which has no state, so that all connections share
 // them.
 package transport
 
 import (
 	"log/slog"
+	"sync"
 	"time"
 
+	"github.com/halley-comet/halley/internal/handback"
 	"github.com/halley-comet/halley/internal/pump"
 )
 
@@ -29,9 +32,23 @@ const (
 // Names lists the transports in the order that info gives.
 var Names = []string{WebSocket, SSE, XHRStreaming, Multipart, IFrame, LongPolling, JSONP}
 
-// A Server serves subscribe requests from a pump.
+// A Server serves subscribe requests from a pump. It is made by New.
 type Server struct {
+	Options
+	// kinds are those of streams, by the slots of their framings.
+	kinds      [pump.Slots]*pump.Kind
+	webSockets *pump.Kind
+	held       *pump.Kind
+	returned   handback.Listeners
+	tasks      sync.WaitGroup // goroutines that serve what clients have sent
+}
+
+// Options of a Server.
+type Options struct {
 	Pump *pump.Pump
+	// Gone is called when a connection is over for which Serve has returned
+	// true.
+	Gone func()
 	// WriteTimeout is how long a client may leave its connection unread before
 	// it is cut.
 	WriteTimeout time.Duration
@@ -60,4 +77,27 @@ const (
 	sseSlot
 	sseRawSlot
 	websocketSlot
+	// chunkedSlots lies between a framing's slot and that of its chunks.
+	chunkedSlots
 )
+
+// New returns a server.
+func New(o Options) *Server {
+	s := &Server{Options: o}
+	for _, t := range []*stream{
+		newIFrame(&Request{}), newMultipart(o.Boundary), newMultipartRaw(o.Boundary, o.Active, o.MultipartLimit),
+		newSSE(false), newSSE(true), newXHRStreaming(),
+	} {
+		slot := t.framing.Slot()
+		s.kinds[slot], s.kinds[slot+chunkedSlots] = t.kind(), s.parkedKind(t)
+	}
+	s.webSockets, s.held = s.webSocketKind(0), s.heldKind()
+	return s
+}
+
+// Close returns when the server's goroutines are gone, but for those of Serve.
+// The pump is to be closed before.
+func (s *Server) Close() {
+	_ = s.returned.Close() // there is nothing left to be done
+	s.tasks.Wait()
+}

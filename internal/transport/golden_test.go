@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -61,13 +62,13 @@ func TestGolden(t *testing.T) {
 		"sse-raw":         newSSE(true),
 	} {
 		w := httptest.NewRecorder()
-		s.writeHead(w)
+		s.setHeader(w.Header())
+		w.WriteHeader(http.StatusOK)
 		body := s.head(100)
+		prefix := s.prefixWriter(false)
 		for _, it := range goldenItems() {
 			it.Bytes = frame(s.framing, it)
-			if s.prefix != nil {
-				body = append(body, s.prefix(it)...)
-			}
+			body = append(body, prefix(it)...)
 			body = append(body, it.Bytes...)
 		}
 		body = append(body, s.tail...)
@@ -87,7 +88,10 @@ func TestGolden(t *testing.T) {
 	golden(t, "long-polling", page.Append(nil))
 	jsonp := &Request{Transport: JSONP, Callback: "app.on"}
 	w := httptest.NewRecorder()
-	_, _ = w.Write(jsonpBody(w.Header(), jsonp, page.Append(nil)))
+	body := jsonpBody(jsonp, page.Append(nil))
+	w.Header().Set("Content-Type", jsonpType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = w.Write(body)
 	golden(t, "jsonp", response(t, w))
 
 	var frames []byte
@@ -113,7 +117,7 @@ func TestGolden(t *testing.T) {
 		"refused-sse-raw":         {Transport: SSE, Raw: true},
 	} {
 		w := httptest.NewRecorder()
-		(&Server{Boundary: "BOUNDARY"}).Refuse(w, httptest.NewRequest("GET", "/comet/subscribe", nil), q, p)
+		(&Server{Options: Options{Boundary: "BOUNDARY"}}).Refuse(w, httptest.NewRequest("GET", "/comet/subscribe", nil), q, p)
 		golden(t, name, response(t, w))
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/halley-comet/halley/engine"
-	"github.com/halley-comet/halley/internal/pump"
 	"github.com/halley-comet/halley/internal/wire"
 )
 
@@ -73,7 +72,6 @@ func (f multipartEnvelope) appendPart(dst, json []byte, id engine.Cursor, channe
 // time, since an <img> cannot be closed.
 func newMultipartRaw(boundary string, active []string, limit time.Duration) *stream {
 	f := multipartRaw{boundary, active}
-	announced := ""
 	return &stream{
 		contentType: "multipart/x-mixed-replace; boundary=" + boundary,
 		framing:     f,
@@ -85,16 +83,15 @@ func newMultipartRaw(boundary string, active []string, limit time.Duration) *str
 		// The part that was announced closes empty; before the first part this
 		// is a close-delimiter alone.
 		tail: []byte("\r\n--" + boundary + "--\r\n"),
-		prefix: func(it pump.Item) []byte {
-			if len(it.Bytes) == 0 || it.Message.ContentType == announced {
+		prefix: func(announced string, m *engine.Message) []byte {
+			if m.ContentType == announced {
 				return nil
 			}
 			var dst []byte
 			if announced != "" {
 				dst = append(dst, "\r\n"...)
 			}
-			announced = it.Message.ContentType
-			return f.appendHead(dst, announced)
+			return f.appendHead(dst, m.ContentType)
 		},
 		limit:  limit,
 		silent: true,

@@ -68,10 +68,10 @@ func FuzzMultipart(f *testing.F) {
 		s = newMultipartRaw("BOUNDARY", []string{"pages/*"}, time.Minute)
 		body = s.head(len(typ))
 		want = nil
-		announced := ""
+		announced, prefix := "", s.prefixWriter(false)
 		for _, m := range []*engine.Message{m, m, text, m} {
 			it := pump.Item{Message: m, Bytes: s.framing.AppendMessage(nil, m)}
-			body = append(append(body, s.prefix(it)...), it.Bytes...)
+			body = append(append(body, prefix(it)...), it.Bytes...)
 			if bytes.Contains(m.Data, []byte("--BOUNDARY")) || isActive(m.ContentType) && !engine.Match("pages/*", m.Channel) {
 				continue
 			}

@@ -24,22 +24,21 @@ func (envelopes) AppendControl(dst []byte, c *wire.Control) []byte {
 }
 
 // servePoll holds a request until there is something to answer, or its time
-// is over.
-func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o pump.ConnOptions) {
+// is over. It returns true if the request is held without the caller.
+func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o pump.ConnOptions) (parked bool) {
+	o.Kind, o.Timeout = pollKind, q.Timeout
+	if q.Timeout > 0 && s.mayPark(w, r) { // what is answered at once is not worth it
+		if conn, input, err := hijack(w); err == nil {
+			return s.parkPoll(conn, input, w.Header(), r, q, o)
+		}
+	}
 	rc := http.NewResponseController(w)
 	// The embedder's time-outs are for requests that are answered at once, and
 	// HTTP/2 resets a stream when the one for writing passes.
 	_ = rc.SetReadDeadline(time.Time{}) // where it is not supported, there is none
 	_ = rc.SetWriteDeadline(time.Time{})
-	o.Framing, o.Poll = envelopes{}, true
 	conn := s.Pump.Join(o)
 	defer conn.Leave()
-	if q.Timeout == 0 {
-		conn.Expire()
-	} else {
-		timer := time.AfterFunc(q.Timeout, conn.Expire)
-		defer timer.Stop()
-	}
 	f, err := conn.Next(r.Context())
 	// It holds until the server has written the answer, which may be after
 	// this returns.
@@ -48,8 +47,24 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o
 		if r.Context().Err() == nil {
 			s.Refuse(w, r, q, wire.NewProblem(wire.Draining, "come back in a moment"))
 		}
-		return
+		return false
 	}
+	body, p := pollBody(q, f)
+	if p != nil {
+		s.Refuse(w, r, q, p)
+		return false
+	}
+	w.Header().Set("Content-Type", pollType(q))
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	s.WriteBody(w, body)
+	return false
+}
+
+// pollKind is what polls have in common that a goroutine answers.
+var pollKind = &pump.Kind{Framing: envelopes{}, Poll: true}
+
+// pollBody returns what a poll is answered with, or why it cannot be.
+func pollBody(q *Request, f pump.Flush) ([]byte, *wire.Problem) {
 	page := wire.Page{Cursor: f.Position}
 	for _, it := range f.Items {
 		switch {
@@ -58,22 +73,24 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o
 		case it.Control.Kind == wire.Gap:
 			page.Gap = true
 		case it.Control.Kind == wire.Error:
-			s.Refuse(w, r, q, it.Control.Problem)
-			return
+			return nil, it.Control.Problem
 		case it.Control.Kind == wire.Reconnect:
 			// The log is closed: nothing was read, not even where it stands.
 			p := wire.NewProblem(wire.EngineUnavailable, "come back in a moment")
 			p.RetryAfter = it.Control.Delay
-			s.Refuse(w, r, q, p)
-			return
+			return nil, p
 		}
 	}
 	if q.Transport == JSONP {
-		s.WriteBody(w, jsonpBody(w.Header(), q, page.Append(nil)))
-		return
+		return jsonpBody(q, page.Append(nil)), nil
 	}
-	body := page.Append([]byte(pad("", q.Padding, " ")))
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	s.WriteBody(w, body)
+	return page.Append([]byte(pad("", q.Padding, " "))), nil
+}
+
+// pollType returns the content type of a poll's answer.
+func pollType(q *Request) string {
+	if q.Transport == JSONP {
+		return jsonpType
+	}
+	return "application/json; charset=utf-8"
 }

@@ -200,7 +200,7 @@ func FuzzParse(f *testing.F) {
 			if p.Status != 400 || p.Detail == "" {
 				t.Errorf("got %+v", p)
 			}
-			(&Server{Boundary: "B"}).Refuse(httptest.NewRecorder(), r, q, p)
+			(&Server{Options: Options{Boundary: "B"}}).Refuse(httptest.NewRecorder(), r, q, p)
 			return
 		}
 		if len(q.Channels) == 0 && q.Transport != WebSocket || len(q.Channels) > defaults.MaxChannels {

@@ -2,24 +2,25 @@ package transport
 
 import (
 	"net/http"
+	"strconv"
 
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/internal/pump"
 	"github.com/halley-comet/halley/internal/wire"
 )
 
-// Serve answers a subscribe request, and returns when the response is over.
-// after is where it starts, the zero Cursor being the oldest message retained.
-func (s *Server) Serve(w http.ResponseWriter, r *http.Request, q *Request, after engine.Cursor) {
+// Serve answers a subscribe request, and returns when the response is over, or
+// true when it goes on without the caller. after is where it starts, the zero
+// Cursor being the oldest message retained.
+func (s *Server) Serve(w http.ResponseWriter, r *http.Request, q *Request, after engine.Cursor) (parked bool) {
 	o := pump.ConnOptions{Channels: q.Channels, After: after}
 	switch q.Transport {
 	case LongPolling, JSONP:
-		s.servePoll(w, r, q, o)
+		return s.servePoll(w, r, q, o)
 	case WebSocket:
-		s.serveWebSocket(w, r, q, o)
-	default:
-		s.serveStream(w, r, s.stream(q), q.Padding, o)
+		return s.serveWebSocket(w, r, q, o)
 	}
+	return s.serveStream(w, r, s.stream(q), q.Padding, o)
 }
 
 // stream returns how a streaming transport is written.
@@ -44,7 +45,9 @@ func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, q *Request, p *w
 	reachable := q.Callback != "" || q.Origin != ""
 	switch {
 	case q.Transport == JSONP && reachable:
-		body := jsonpBody(w.Header(), q, wire.AppendControl(nil, &wire.Control{Kind: wire.Error, Problem: p}))
+		body := jsonpBody(q, wire.AppendControl(nil, &wire.Control{Kind: wire.Error, Problem: p}))
+		w.Header().Set("Content-Type", jsonpType)
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		_, _ = w.Write(body) // the client is told or is gone
 	case q.Transport == IFrame && reachable:
 		newIFrame(q).refuse(w, &wire.Control{Kind: wire.Error, Problem: p})

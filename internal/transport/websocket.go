@@ -1,15 +1,16 @@
 package transport
 
 import (
-	"bufio"
+	"bytes"
 	"context"
+	"crypto/sha1"
+	"encoding/base64"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -33,160 +34,142 @@ func (webSocket) AppendControl(dst []byte, c *wire.Control) []byte {
 	return append(dst, textFrame(wire.AppendControl(nil, c))...)
 }
 
-func textFrame(payload []byte) []byte {
-	b, err := ws.CompileFrame(ws.NewTextFrame(payload))
+func textFrame(payload []byte) []byte { return compile(ws.NewTextFrame(payload)) }
+
+func compile(f ws.Frame) []byte {
+	b, err := ws.CompileFrame(f)
 	if err != nil {
 		panic(err) // it writes to memory
 	}
 	return b
 }
 
-// A webSocketConn is an upgraded connection. Data frames are written by one
-// goroutine, control frames by the reading one as well.
-type webSocketConn struct {
-	net.Conn
-	deadline deadline
-	mu       sync.Mutex // held while frames are written
-	closed   bool       // guarded by mu: a close frame was sent
-	// What the close frame will say, whoever sends it; 0 if that is not set.
-	code   ws.StatusCode // guarded by mu
-	reason string        // guarded by mu
+// paddedWebSocket puts white space after the first envelope; what pads nothing
+// else would be a message to the client.
+type paddedWebSocket struct {
+	webSocket
+	padding int
 }
 
-func (c *webSocketConn) write(frames ...[]byte) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.writeLocked(frames...)
-}
-
-func (c *webSocketConn) writeLocked(frames ...[]byte) error {
-	if c.closed {
-		return net.ErrClosed
+func (f paddedWebSocket) AppendControl(dst []byte, c *wire.Control) []byte {
+	b := f.webSocket.AppendControl(nil, c)
+	if c.Kind == wire.Open {
+		b = textFrame([]byte(string(wire.AppendControl(nil, c)) + pad(string(b), f.padding, " ")))
 	}
-	var piece net.Buffers
-	size := 0
-	for i, f := range frames {
-		for len(f) > 0 {
-			n := min(len(f), writePiece-size)
-			piece, f, size = append(piece, f[:n]), f[n:], size+n
-			if size < writePiece && (len(f) > 0 || i < len(frames)-1) {
-				continue
+	return append(dst, b...)
+}
+
+// webSocketKind is what connections have in common that ask for so much
+// padding.
+func (s *Server) webSocketKind(padding int) *pump.Kind {
+	if padding == 0 && s.webSockets != nil {
+		return s.webSockets
+	}
+	k := &pump.Kind{Framing: webSocket{}, Parked: pump.Parked{
+		Tail: func(c *pump.Conn, last pump.Flush) []byte {
+			client, _ := c.Owner().(*webSocketClient)
+			return client.closeFrame(last)
+		},
+		Input: func(c *pump.Conn, b []byte) {
+			client, _ := c.Owner().(*webSocketClient)
+			if client == nil {
+				client = &webSocketClient{server: s, conn: c}
+				c.SetOwner(client)
 			}
-			c.deadline.extend()
-			if _, err := piece.WriteTo(c.Conn); err != nil {
-				return err
-			}
-			piece, size = piece[:0], 0
-		}
+			b = bytes.Clone(b)
+			s.tasks.Go(func() {
+				client.read(s.Pump.Closed(), b)
+				c.Resume()
+			})
+		},
+		Gone: func(*pump.Conn) { s.Gone() },
+	}}
+	if padding > 0 {
+		k.Framing = paddedWebSocket{padding: padding}
 	}
-	return nil
-}
-
-// close sends a close frame, once, after which nothing is sent (RFC 6455,
-// 5.5.1).
-func (c *webSocketConn) close(code ws.StatusCode, reason string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.code != 0 {
-		code, reason = c.code, c.reason
-	}
-	b, err := ws.CompileFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(code, reason)))
-	if err != nil {
-		panic(err) // it writes to memory
-	}
-	_ = c.writeLocked(b) // the connection ends in any case
-	c.closed = true
-}
-
-// closeWith sets what the close frame will say.
-func (c *webSocketConn) closeWith(code ws.StatusCode, reason string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.code, c.reason = code, reason
+	return k
 }
 
 // closeWait is how long a client has to answer a close frame.
 const closeWait = time.Second
 
-func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, q *Request, o pump.ConnOptions) {
-	c, br := s.upgrade(w, r)
+func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, q *Request, o pump.ConnOptions) (parked bool) {
+	c, head, input := s.upgrade(w, r)
 	if c == nil {
-		return
+		return false
+	}
+	o.Kind = s.webSocketKind(q.Padding)
+	if s.mayPark(w, r) {
+		if fd, ok := detach(c); ok {
+			s.Pump.Park(o, pump.Socket{FD: fd, Head: head, Input: input})
+			return true
+		}
 	}
 	defer c.Close()
-	defer context.AfterFunc(s.Pump.Closed(), c.deadline.expire)()
-	o.Framing = webSocket{}
 	conn := s.Pump.Join(o)
 	defer conn.Leave()
+	body := s.connWriter(c)
+	defer body.end()
 
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	reader := &webSocketReader{server: s, conn: conn, ws: c, channels: map[string]bool{}}
-	for _, name := range q.Channels {
-		reader.channels[name] = true
-	}
+	client := &webSocketClient{server: s, conn: conn}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer cancel()
-		if reader.run(ctx, br) {
-			// What was answered before is written before the close frame. What
-			// the client still sends is read for as long as it has to answer: a
-			// connection that is closed with unread bytes is reset, and the
-			// close frame lost.
-			conn.Finish()
-			_, _ = io.Copy(io.Discard, br)
+		buf := make([]byte, 4096)
+		client.read(ctx, input)
+		for !client.closed {
+			n, err := c.Read(buf)
+			if err != nil {
+				cancel()
+				return
+			}
+			// Once the client did what must end the connection, what it still
+			// sends is read and dropped: a connection that is closed with
+			// unread bytes is reset, and the close frame lost.
+			client.read(ctx, buf[:n])
 		}
 	}()
-	s.writeWebSocket(ctx, c, conn, q.Padding)
+	if _, err := body.Write(head); err == nil {
+		writeWebSocket(ctx, body, client)
+	}
 	// The reader may be waiting for room to answer.
 	conn.Leave()
 	cancel()
 	// The other side may still have to answer a close frame.
 	_ = c.SetReadDeadline(time.Now().Add(closeWait)) // if it fails, reading does too
 	<-done
+	return false
 }
 
 // writeWebSocket writes flushes until one side ends the connection.
-func (s *Server) writeWebSocket(ctx context.Context, c *webSocketConn, conn *pump.Conn, padding int) {
-	var buf [][]byte
+func writeWebSocket(ctx context.Context, body *bodyWriter, client *webSocketClient) {
 	for {
-		f, err := conn.Next(ctx)
+		f, err := client.conn.Next(ctx)
+		body.extend()
 		if err != nil {
-			c.close(ws.StatusGoingAway, "")
-			return
-		}
-		buf = buf[:0]
-		for _, it := range f.Items {
-			b := it.Bytes
-			if padding > 0 {
-				// White space after the first envelope; what pads nothing else
-				// would be a message to the client.
-				b = textFrame([]byte(string(wire.AppendControl(nil, it.Control)) + pad(string(b), padding, " ")))
-				padding = 0
+			if ctx.Err() == nil || client.closing.Load() != nil {
+				_, _ = body.Write(client.closeFrame(f)) // it is over in any case
 			}
-			buf = append(buf, b)
-		}
-		if c.write(buf...) != nil {
 			return
+		}
+		for _, it := range f.Items {
+			if _, err := body.Write(it.Bytes); err != nil {
+				return
+			}
 		}
 		if f.Last {
-			c.close(closeCode(f), "")
+			_, _ = body.Write(client.closeFrame(f)) // it is over in any case
 			return
 		}
 	}
 }
 
-// closeCode says in the close frame what the last control said before it.
-func closeCode(f pump.Flush) ws.StatusCode {
-	if n := len(f.Items); n > 0 && f.Items[n-1].Control != nil && f.Items[n-1].Control.Kind == wire.Error {
-		return ws.StatusInternalServerError
-	}
-	return ws.StatusGoingAway
-}
-
-// upgrade answers the opening handshake. It returns nil once it has refused.
-func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*webSocketConn, *bufio.Reader) {
+// upgrade checks the opening handshake and takes the connection over. It
+// returns the answer, which is still to be written (RFC 6455, 4.2.2), and what
+// the client has sent after its request; or nil once it has refused.
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (c net.Conn, head, input []byte) {
 	if p := checkUpgrade(w, r); p != nil {
 		if p.Code == wire.UpgradeRequired {
 			w.Header().Set("Sec-WebSocket-Version", "13")
@@ -196,24 +179,21 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*webSocketConn
 			}
 		}
 		p.Write(w)
-		return nil, nil
+		return nil, nil, nil
 	}
-	// The answer is written after hijacking: the time-out for it is this
-	// handler's affair.
-	u := ws.HTTPUpgrader{Timeout: s.WriteTimeout, Header: http.Header{
+	c, input, err := hijack(w)
+	if err != nil {
+		return nil, nil, nil // the server has said so, or the client is gone
+	}
+	accept := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	head = appendHeader(appendStatus(make([]byte, 0, 256), http.StatusSwitchingProtocols), http.Header{
+		"Upgrade":                {"websocket"},
+		"Connection":             {"Upgrade"},
+		"Sec-Websocket-Accept":   {base64.StdEncoding.EncodeToString(accept[:])},
 		"Cache-Control":          {w.Header().Get("Cache-Control")},
 		"X-Content-Type-Options": {"nosniff"},
-	}}
-	conn, rw, _, err := u.Upgrade(r, w)
-	if err != nil {
-		if conn != nil {
-			_ = conn.Close() // it has failed already
-		}
-		return nil, nil
-	}
-	_ = conn.SetDeadline(time.Time{}) // those of the embedder's server
-	d := deadline{conn.SetWriteDeadline, s.WriteTimeout, s.Pump.Closed()}
-	return &webSocketConn{Conn: conn, deadline: d}, rw.Reader
+	})
+	return c, append(head, "\r\n"...), input
 }
 
 // checkUpgrade finds what is wrong with an opening handshake (RFC 6455,
@@ -241,18 +221,23 @@ func checkUpgrade(w http.ResponseWriter, r *http.Request) *wire.Problem {
 // refuseWebSocket tells a client when to come back. A status of the handshake
 // would not reach a page.
 func (s *Server) refuseWebSocket(w http.ResponseWriter, r *http.Request, p *wire.Problem) {
-	c, br := s.upgrade(w, r)
+	c, b, _ := s.upgrade(w, r)
 	if c == nil {
 		return
 	}
-	defer c.Close()
-	ctrl := &wire.Control{Kind: wire.Reconnect, Delay: retryDelay(p)}
-	if c.write(webSocket{}.AppendControl(nil, ctrl)) != nil {
+	ctx, done := watchConn(c)
+	defer done()
+	body := s.connWriter(c)
+	defer body.end()
+	b = webSocket{}.AppendControl(b, &wire.Control{Kind: wire.Reconnect, Delay: retryDelay(p)})
+	b = append(b, compile(ws.NewCloseFrame(ws.NewCloseFrameBody(1013, "")))...) // Try Again Later, as registered with IANA
+	if _, err := body.Write(b); err != nil {
 		return
 	}
-	c.close(1013, "") // Try Again Later, as registered with IANA
-	_ = c.SetReadDeadline(time.Now().Add(closeWait))
-	_, _ = io.Copy(io.Discard, io.LimitReader(br, 4096)) // until the client closes too
+	select { // until the client closes too
+	case <-ctx.Done():
+	case <-time.After(closeWait):
+	}
 }
 
 // retryDelay returns when a client that was refused is to come back.
@@ -263,12 +248,20 @@ func retryDelay(p *wire.Problem) time.Duration {
 	return 2 * time.Second
 }
 
-// A webSocketReader serves what a client sends.
-type webSocketReader struct {
-	server   *Server
-	conn     *pump.Conn
-	ws       *webSocketConn
-	channels map[string]bool // that the connection has, as the pump knows them too
+// A webSocketClient serves what a client sends. There is one only once it has
+// sent something.
+type webSocketClient struct {
+	server *Server
+	conn   *pump.Conn
+	frames frameReader
+	closed bool // the client has sent a close frame
+	// closing is what the close frame will say, nil if that is not set.
+	closing atomic.Pointer[closing]
+}
+
+type closing struct {
+	code   ws.StatusCode
+	reason string
 }
 
 var (
@@ -276,91 +269,75 @@ var (
 	errBinary  = errors.New("transport: binary message")
 )
 
-// run reads until the connection ends, or until the client does what must end
-// it. It tells whether there is something to be said of that.
-func (d *webSocketReader) run(ctx context.Context, br *bufio.Reader) bool {
-	limit := int64(d.server.FrameLimit)
-	rd := wsutil.Reader{
-		Source:         br,
-		State:          ws.StateServerSide,
-		CheckUTF8:      true,
-		MaxFrameSize:   limit,
-		OnIntermediate: d.control,
+// read takes what a client has sent. Once it has done what must end the
+// connection, that ends after what was answered before, and nothing more is
+// read.
+func (d *webSocketClient) read(ctx context.Context, b []byte) {
+	if len(b) == 0 || d.closing.Load() != nil {
+		return
 	}
-	for {
-		h, err := rd.NextFrame()
-		if err == nil && h.OpCode.IsControl() {
-			if err = d.control(h, &rd); err == nil {
-				err = rd.Discard() // it ends the frame for rd too
-			}
-			if err == nil {
-				continue
-			}
-		}
-		if err == nil && h.OpCode == ws.OpBinary {
-			err = errBinary
-		}
-		var b []byte
-		if err == nil {
-			b, err = io.ReadAll(io.LimitReader(&rd, limit+1))
-		}
-		if err == nil && int64(len(b)) > limit {
-			err = wsutil.ErrFrameTooLarge
-		}
-		if err == nil {
-			err = d.serve(ctx, b)
-		}
-		if err != nil {
-			return d.fail(err)
-		}
+	d.frames.limit = d.server.FrameLimit
+	err := d.frames.feed(b,
+		func(message []byte) error { return d.serve(ctx, message) },
+		func(op ws.OpCode, payload []byte) error { return d.control(ctx, op, payload) })
+	if err != nil {
+		d.fail(err)
+		d.conn.Finish()
 	}
 }
 
-// fail sets what the close frame says of an error, and tells whether it is one
-// of the client's.
-func (d *webSocketReader) fail(err error) bool {
+// fail sets what the close frame says of an error.
+func (d *webSocketClient) fail(err error) {
 	var protocol ws.ProtocolError
+	c := &closing{code: ws.StatusGoingAway}
 	switch {
+	case errors.Is(err, errClosing):
+		return // it is set
 	case errors.Is(err, errBinary):
-		d.ws.closeWith(ws.StatusUnsupportedData, "only text frames are understood")
+		c = &closing{ws.StatusUnsupportedData, "only text frames are understood"}
 	case errors.Is(err, wsutil.ErrFrameTooLarge):
-		d.ws.closeWith(ws.StatusMessageTooBig, "at most "+strconv.Itoa(d.server.FrameLimit)+" bytes")
+		c = &closing{ws.StatusMessageTooBig, "at most " + strconv.Itoa(d.server.FrameLimit) + " bytes"}
 	case errors.Is(err, wsutil.ErrInvalidUTF8):
-		d.ws.closeWith(ws.StatusInvalidFramePayloadData, "not UTF-8")
+		c = &closing{ws.StatusInvalidFramePayloadData, "not UTF-8"}
 	case errors.As(err, &protocol):
-		d.ws.closeWith(ws.StatusProtocolError, protocol.Error())
-	default:
-		return false // it has closed, or has gone
+		c = &closing{ws.StatusProtocolError, protocol.Error()}
 	}
-	return true
+	d.closing.Store(c)
 }
 
 // control answers a control frame.
-func (d *webSocketReader) control(h ws.Header, r io.Reader) error {
-	payload := make([]byte, h.Length) // at most 125, as the header was checked
-	if _, err := io.ReadFull(r, payload); err != nil {
-		return err
-	}
-	switch h.OpCode {
+func (d *webSocketClient) control(ctx context.Context, op ws.OpCode, payload []byte) error {
+	switch op {
 	case ws.OpPing:
-		b, err := ws.CompileFrame(ws.NewPongFrame(payload))
-		if err != nil {
-			return err
-		}
-		return d.ws.write(b)
+		return d.conn.SendBytes(ctx, compile(ws.NewPongFrame(payload)))
 	case ws.OpClose:
-		code := ws.StatusNormalClosure
+		c := &closing{code: ws.StatusNormalClosure}
 		if len(payload) >= 2 {
 			var reason string
-			code, reason = ws.ParseCloseFrameData(payload)
-			if err := ws.CheckCloseFrameData(code, reason); err != nil {
-				code = ws.StatusProtocolError
+			c.code, reason = ws.ParseCloseFrameData(payload)
+			if err := ws.CheckCloseFrameData(c.code, reason); err != nil {
+				c.code = ws.StatusProtocolError
 			}
 		} else if len(payload) == 1 {
-			code = ws.StatusProtocolError
+			c.code = ws.StatusProtocolError
 		}
-		d.ws.close(code, "")
+		d.closing.Store(c)
+		d.closed = true
 		return errClosing
 	}
 	return nil
+}
+
+// closeFrame returns what is sent last (RFC 6455, 5.5.1). d may be nil.
+func (d *webSocketClient) closeFrame(last pump.Flush) []byte {
+	c := &closing{code: ws.StatusGoingAway}
+	if n := len(last.Items); n > 0 && last.Items[n-1].Control != nil && last.Items[n-1].Control.Kind == wire.Error {
+		c.code = ws.StatusInternalServerError
+	}
+	if d != nil {
+		if said := d.closing.Load(); said != nil {
+			c = said
+		}
+	}
+	return compile(ws.NewCloseFrame(ws.NewCloseFrameBody(c.code, c.reason)))
 }

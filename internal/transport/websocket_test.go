@@ -35,7 +35,7 @@ func newWebSocketServer(t testing.TB, frameLimit int) (*Server, engine.Engine) {
 		p.Close()
 		_ = log.Close() // it returns nil
 	})
-	return &Server{
+	return New(Options{
 		Pump: p, WriteTimeout: 10 * time.Second, FrameLimit: frameLimit,
 		Commands: Commands{MaxChannels: 10, Publish: func(ctx context.Context, raw json.RawMessage) (engine.Cursor, *wire.Problem) {
 			if !json.Valid(raw) || bytes.Contains(raw, []byte("no")) {
@@ -47,7 +47,8 @@ func newWebSocketServer(t testing.TB, frameLimit int) (*Server, engine.Engine) {
 			}
 			return r.First, nil
 		}},
-	}, log
+		Gone: func() {},
+	}), log
 }
 
 // A client that is told why it is not read any more can read that: if there

@@ -1,0 +1,169 @@
+// Package handback gives connections that were taken over from an http.Server
+// (http.Hijacker) back to it, for their next requests.
+//
+// A hijacked connection cannot be un-hijacked. But a server can serve any
+// number of listeners, so there is one more for it, which accepts what is
+// given back.
+package handback
+
+import (
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Listeners are those for all servers that connections come from. The zero
+// value is ready for use.
+type Listeners struct {
+	mu      sync.Mutex
+	servers map[*http.Server]*listener // guarded by mu
+	closed  bool                       // guarded by mu
+	running sync.WaitGroup
+}
+
+// Give hands a connection without TLS back to its server, after the bytes that
+// were read from it already. It returns false if the server takes no more
+// connections: the caller has to close it.
+func (l *Listeners) Give(srv *http.Server, conn net.Conn, read []byte) bool {
+	if conn.SetDeadline(time.Time{}) != nil {
+		return false
+	}
+	if len(read) > 0 {
+		conn = &Conn{Conn: conn, read: read}
+	}
+	return l.of(srv, conn.LocalAddr()).put(conn)
+}
+
+// of returns the server's listener, which has the address of the connection
+// that was given first.
+func (l *Listeners) of(srv *http.Server, addr net.Addr) *listener {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return &listener{closed: true}
+	}
+	if n := l.servers[srv]; n != nil {
+		return n
+	}
+	n := &listener{addr: addr, some: make(chan struct{}, 1)}
+	if l.servers == nil {
+		l.servers = map[*http.Server]*listener{}
+	}
+	l.servers[srv] = n
+	l.running.Go(func() {
+		_ = srv.Serve(n) // it ends when the server or the listener is closed
+		_ = n.Close()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.servers, srv)
+	})
+	return n
+}
+
+// Close ends the listeners. Connections that were not accepted are closed.
+func (l *Listeners) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	for _, n := range l.servers {
+		_ = n.Close()
+	}
+	l.mu.Unlock()
+	l.running.Wait()
+	return nil
+}
+
+// A listener accepts what put gives it. What waits is bounded by what there
+// is: connections that clients keep open.
+type listener struct {
+	addr net.Addr
+	some chan struct{} // a token while there may be something to accept
+
+	mu     sync.Mutex
+	conns  []net.Conn // guarded by mu
+	closed bool       // guarded by mu
+}
+
+func (n *listener) put(c net.Conn) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return false
+	}
+	n.conns = append(n.conns, c)
+	n.wake()
+	return true
+}
+
+func (n *listener) wake() {
+	select {
+	case n.some <- struct{}{}:
+	default:
+	}
+}
+
+// Accept returns the next connection that was given back.
+func (n *listener) Accept() (net.Conn, error) {
+	for {
+		n.mu.Lock()
+		switch {
+		case n.closed:
+			n.mu.Unlock()
+			n.wake()
+			return nil, net.ErrClosed
+		case len(n.conns) > 0:
+			c := n.conns[0]
+			n.conns[0] = nil
+			if n.conns = n.conns[1:]; len(n.conns) == 0 {
+				n.conns = nil
+			}
+			n.mu.Unlock()
+			return c, nil
+		}
+		n.mu.Unlock()
+		<-n.some
+	}
+}
+
+// Close ends Accept, and closes what was not accepted.
+func (n *listener) Close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil
+	}
+	n.closed = true
+	for _, c := range n.conns {
+		_ = c.Close() // nobody has it any more
+	}
+	n.conns = nil
+	n.wake()
+	return nil
+}
+
+func (n *listener) Addr() net.Addr { return n.addr }
+
+// A Conn is a connection of which some bytes were read already.
+type Conn struct {
+	net.Conn
+	read []byte
+}
+
+// Read returns what was read already, and then what comes.
+func (c *Conn) Read(b []byte) (int, error) {
+	if len(c.read) > 0 {
+		n := copy(b, c.read)
+		c.read = c.read[n:]
+		return n, nil
+	}
+	return c.Conn.Read(b)
+}
+
+// Bare returns the connection itself, once all that was read already has been
+// taken; until then c.
+func (c *Conn) Bare() net.Conn {
+	if len(c.read) > 0 {
+		return c
+	}
+	return c.Conn
+}

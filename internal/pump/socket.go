@@ -1,0 +1,445 @@
+package pump
+
+import (
+	"errors"
+
+	"github.com/halley-comet/halley/engine"
+)
+
+// A parked connection has no goroutine: its worker writes to its socket, one
+// system call a flush, and a poller tells when its client is gone, has sent
+// something, or takes more after it took no more for a while.
+//
+// What a socket does not take is not kept. The connection is then behind, as
+// if it had come with a cursor: it stands before the message that was cut off,
+// of which so many bytes were sent. When there is room again, the message is
+// read from the log and encoded again. Controls, which are in no log, are the
+// exception: their few bytes wait.
+
+// ErrNoPoller is returned where connections cannot be parked.
+var ErrNoPoller = errors.New("pump: no parked connections on this system")
+
+// A Socket is what Park takes over.
+type Socket struct {
+	// FD is a connected stream socket, non-blocking or not.
+	FD int
+	// Borrowed sockets are not closed by the pump: Kind.Parked.Gone or Answer
+	// does it.
+	Borrowed bool
+	// Head is written before anything else.
+	Head []byte
+	// Input is what was read from it already.
+	Input []byte
+}
+
+// sockets are what a worker has of parked connections.
+type sockets struct {
+	poller     *poller // nil if there is none
+	conns      []*Conn // by descriptor
+	generation uint32
+	sender     sender
+	queue      []outgoing
+	joined     []byte // bytes of the queue
+	pieces     []piece
+	buf        []byte
+}
+
+// An outgoing is a send that waits for the others of its batch.
+type outgoing struct {
+	conn  *Conn
+	items []Item
+	bytes []byte
+}
+
+// A piece is a part of what is written to a socket.
+type piece struct {
+	bytes   []byte
+	message *engine.Message // nil for what is not in the log
+	prefix  bool            // of the message, and not the message
+}
+
+// sendBatch is how many sends wait for each other at most.
+const sendBatch = 256
+
+// CanPark tells whether connections can be parked here.
+func (p *Pump) CanPark() bool { return haveSockets && !p.opts.NoParking }
+
+// Park adds a connection that the pump writes itself. The socket is the pump's
+// from now on, until Kind.Parked.Gone or Answer is called.
+func (p *Pump) Park(o ConnOptions, s Socket) *Conn {
+	c := newConn(p.nextWorker(), &o)
+	c.fd, c.rare.head = int32(s.FD), s.Head
+	if s.Borrowed {
+		c.on(borrowed)
+	}
+	p.conns.Add(1)
+	park := func(w *worker, c *Conn) {
+		if err := w.watch(c); err != nil {
+			w.pump.opts.Logger.Error("halley: a socket cannot be polled", "error", err)
+			w.leave(c)
+			return
+		}
+		w.join(c, o.Channels, o.Timeout)
+		if len(s.Input) > 0 && c.fd >= 0 && c.kind.Parked.Input != nil {
+			c.on(paused)
+			c.kind.Parked.Input(c, s.Input)
+		}
+	}
+	if !c.worker.inbox.put(command{conn: c, do: park}) {
+		c.closeFD()
+	}
+	return c
+}
+
+// Resume has what else the client has sent be read, after Input.
+func (c *Conn) Resume() {
+	c.worker.inbox.put(command{conn: c, do: func(w *worker, c *Conn) {
+		c.off(paused)
+		w.readInput(c)
+	}})
+}
+
+// watch begins to poll a connection's socket.
+func (w *worker) watch(c *Conn) error {
+	s := &w.sockets
+	if s.poller == nil {
+		var err error
+		if s.poller, err = newPoller(w.inbox.wake); err != nil {
+			return err
+		}
+	}
+	for len(s.conns) <= int(c.fd) {
+		s.conns = append(s.conns, nil)
+	}
+	s.generation++
+	c.generation = s.generation
+	s.conns[c.fd] = c
+	limitUnsent(c.fd)
+	return s.poller.add(c.fd, c.generation, c.kind.Parked.Input != nil)
+}
+
+// unwatch leaves the socket of a connection to whoever has it next.
+func (w *worker) unwatch(c *Conn) {
+	if int(c.fd) < len(w.sockets.conns) && w.sockets.conns[c.fd] == c {
+		w.sockets.conns[c.fd] = nil
+		w.sockets.poller.remove(c.fd)
+	}
+	c.fd = -1
+}
+
+// closeSocket ends a connection that the worker has forgotten.
+func (w *worker) closeSocket(c *Conn) {
+	w.wheel.remove(c)
+	if c.fd < 0 {
+		return
+	}
+	fd := c.fd
+	w.unwatch(c)
+	c.fd = fd
+	c.closeFD()
+}
+
+// closeFD closes a connection's socket, and says so.
+func (c *Conn) closeFD() {
+	if !c.is(borrowed) {
+		closeFD(c.fd)
+	}
+	c.fd = -1
+	c.rare = nil
+	if c.kind.Parked.Gone != nil {
+		c.kind.Parked.Gone(c)
+	}
+}
+
+// closeSockets ends all parked connections, and those that are to come.
+func (w *worker) closeSockets() {
+	w.inbox.close()
+	w.runCommands()
+	for _, c := range w.sockets.conns {
+		if c != nil {
+			w.leave(c)
+		}
+	}
+	w.sockets.sender.close()
+	if w.sockets.poller != nil {
+		w.sockets.poller.close()
+	}
+}
+
+// runEvents does what the poller has seen.
+func (w *worker) runEvents() {
+	if w.sockets.poller == nil || !w.sockets.poller.ready() {
+		return
+	}
+	for {
+		events, more := w.sockets.poller.events()
+		for i := range events {
+			e := &events[i]
+			fd, generation := e.socket()
+			if int(fd) >= len(w.sockets.conns) {
+				continue
+			}
+			if c := w.sockets.conns[fd]; c != nil && c.generation == generation {
+				w.event(c, e)
+			}
+		}
+		if !more {
+			return
+		}
+	}
+}
+
+func (w *worker) event(c *Conn, e *event) {
+	if e.writable() && c.is(blocked) {
+		w.writable(c)
+	}
+	switch {
+	case c.fd < 0:
+	case e.broken(), e.closed() && c.kind.Parked.Input == nil:
+		w.leave(c)
+	case e.readable() || e.closed():
+		c.on(input)
+		w.readInput(c)
+	}
+}
+
+// readInput reads what a client has sent, until there is something to be dealt
+// with.
+func (w *worker) readInput(c *Conn) {
+	for c.is(input) && !c.is(paused) && c.fd >= 0 {
+		b, err := receive(c.fd, w.sockets.input())
+		switch {
+		case err == errAgain:
+			c.off(input)
+		case err != nil || len(b) == 0:
+			w.leave(c)
+		case c.is(closing):
+			// It is no more than the goodbye; what else it may be comes late.
+		default:
+			c.on(paused)
+			c.kind.Parked.Input(c, b)
+		}
+	}
+}
+
+// input returns a buffer to read into.
+func (s *sockets) input() []byte {
+	if cap(s.buf) < 64<<10 {
+		s.buf = make([]byte, 64<<10)
+	}
+	return s.buf[:64<<10]
+}
+
+// writable is called when a socket takes more.
+func (w *worker) writable(c *Conn) {
+	c.off(blocked)
+	c.touched = w.wheel.at
+	if r := c.rare; r != nil && r.rest != nil {
+		rest := r.rest
+		r.rest = nil
+		w.sendPieces(c, append(w.sockets.pieces[:0], piece{bytes: rest}))
+	}
+	switch {
+	case c.is(blocked) || c.fd < 0:
+	case c.state == gone:
+		w.sayGoodbye(c)
+	default:
+		w.ready(c)
+	}
+}
+
+// sendHead sends the response's head alone, when the rest may take a while.
+func (w *worker) sendHead(c *Conn) {
+	if c.slot == nil && c.rare.head != nil && !c.kind.Poll {
+		w.send(c, Flush{})
+	}
+}
+
+// enqueue sends live items to a connection when the batch is full or over.
+func (w *worker) enqueue(c *Conn, items []Item, joined []byte) {
+	s := &w.sockets
+	if c.kind.Parked.Prefix != nil {
+		w.send(c, Flush{Items: items})
+		return
+	}
+	switch {
+	case joined != nil:
+	case len(items) == 1:
+		joined = items[0].Bytes
+	default:
+		start := len(s.joined)
+		for _, it := range items {
+			s.joined = append(s.joined, it.Bytes...)
+		}
+		joined = s.joined[start:len(s.joined):len(s.joined)]
+	}
+	s.queue = append(s.queue, outgoing{c, items, joined})
+	if len(s.queue) == sendBatch {
+		w.sendQueued()
+	}
+}
+
+// sendQueued sends what was enqueued.
+func (w *worker) sendQueued() {
+	s := &w.sockets
+	if len(s.queue) == 0 {
+		return
+	}
+	for i, n := range s.sender.sendAll(s.queue) {
+		o := &s.queue[i]
+		if int(n) == len(o.bytes) {
+			o.conn.touched = w.wheel.at
+			continue
+		}
+		s.pieces = s.pieces[:0]
+		for _, it := range o.items {
+			s.pieces = append(s.pieces, piece{bytes: it.Bytes, message: it.Message})
+		}
+		w.cutOff(o.conn, s.pieces, int(n))
+		clear(s.pieces)
+	}
+	clear(s.queue)
+	s.queue = s.queue[:0]
+	s.joined = s.joined[:0]
+	if cap(s.joined) > 4<<20 {
+		s.joined = nil
+	}
+}
+
+// send writes a flush to a connection's socket.
+func (w *worker) send(c *Conn, f Flush) {
+	pieces := w.sockets.pieces[:0]
+	r := c.rare
+	if r != nil && r.head != nil {
+		pieces = append(pieces, piece{bytes: r.head})
+		r.head = nil
+	}
+	prefix := c.kind.Parked.Prefix
+	announced := ""
+	if prefix != nil {
+		announced = c.rarely().announced
+	}
+	for i, it := range f.Items {
+		if i == 0 && r != nil && r.offset > 0 {
+			// The rest of what was cut off, if it is still there.
+			if it.Message == nil || it.Message.ID != r.partial || len(it.Bytes) < r.offset {
+				w.leave(c)
+				return
+			}
+			it.Bytes = it.Bytes[r.offset:]
+			r.offset = 0
+		} else if prefix != nil && it.Message != nil && len(it.Bytes) > 0 {
+			if b := prefix(announced, it.Message); b != nil {
+				pieces = append(pieces, piece{bytes: b, message: it.Message, prefix: true})
+			}
+		}
+		if prefix != nil && it.Message != nil && len(it.Bytes) > 0 {
+			announced = it.Message.ContentType
+		}
+		pieces = append(pieces, piece{bytes: it.Bytes, message: it.Message})
+	}
+	if f.Last && c.kind.Parked.Tail != nil {
+		pieces = append(pieces, piece{bytes: c.kind.Parked.Tail(c, f)})
+	}
+	w.sendPieces(c, pieces)
+	if f.Last && c.fd >= 0 {
+		c.on(closing)
+		if !c.is(blocked) {
+			w.sayGoodbye(c)
+		}
+	}
+}
+
+// sendPieces writes pieces to a socket in one call.
+func (w *worker) sendPieces(c *Conn, pieces []piece) {
+	s := &w.sockets
+	s.pieces = pieces
+	var b []byte
+	if len(pieces) == 1 {
+		b = pieces[0].bytes
+	} else {
+		b = s.buf[:0]
+		for _, p := range pieces {
+			b = append(b, p.bytes...)
+		}
+		s.buf = b
+	}
+	if n := s.sender.send(c.fd, b); n == len(b) {
+		c.touched = w.wheel.at
+		w.announce(c, pieces)
+	} else {
+		w.cutOff(c, pieces, n)
+	}
+	clear(pieces)
+	if cap(s.buf) > 4<<20 {
+		s.buf = nil
+	}
+}
+
+// announce remembers the content type of the last message that was written.
+func (w *worker) announce(c *Conn, pieces []piece) {
+	if c.kind.Parked.Prefix == nil {
+		return
+	}
+	for _, p := range pieces {
+		if p.message != nil && len(p.bytes) > 0 {
+			c.rarely().announced = p.message.ContentType
+		}
+	}
+}
+
+// cutOff is called when a socket took only so many bytes; n is negative if it
+// is broken.
+func (w *worker) cutOff(c *Conn, pieces []piece, n int) {
+	if n < 0 {
+		w.leave(c)
+		return
+	}
+	r := c.rarely()
+	if n > 0 {
+		c.touched = w.wheel.at
+	}
+	i := 0
+	for ; n >= len(pieces[i].bytes); i++ {
+		n -= len(pieces[i].bytes)
+	}
+	w.announce(c, pieces[:i])
+	// What is not in the log and comes before the next message is kept. What
+	// comes after it was not, as there is no such flush but a last one, which
+	// has no messages.
+	for ; i < len(pieces) && (pieces[i].message == nil || n > 0 && pieces[i].prefix); i++ {
+		r.rest = append(r.rest, pieces[i].bytes[n:]...)
+		w.announce(c, pieces[i:i+1])
+		n = 0
+	}
+	c.on(blocked)
+	if i < len(pieces) {
+		m := pieces[i].message
+		at := m.ID
+		at.Seq--
+		w.fallBehind(c, at)
+		c.sent = at
+		if n > 0 {
+			r.partial, r.offset = m.ID, n
+			w.announce(c, pieces[i:i+1])
+		}
+	}
+	if !c.is(watched) {
+		c.on(watched)
+		w.sockets.poller.watchRoom(c.fd, c.generation, c.kind.Parked.Input != nil)
+	}
+	w.keepTime(c)
+}
+
+// sayGoodbye ends a connection whose last bytes are written: its client is to
+// close it, or it would be reset if there is something unread.
+func (w *worker) sayGoodbye(c *Conn) {
+	c.on(closing)
+	c.touched = w.wheel.at
+	shutdownWrite(c.fd)
+	w.wheel.set(c, c.touched+w.linger)
+}
+
+// SendNow writes to a socket what it takes at once. It returns the number of
+// bytes, or -1 if the socket is broken.
+func SendNow(fd int, b []byte) int { return sendTo(int32(fd), b) }

@@ -1,0 +1,188 @@
+package pump
+
+import (
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+const haveSockets = true
+
+// A poller is one epoll (epoll(7)) for the sockets of a worker. Events are
+// edge-triggered: they tell of changes, so that a socket costs nothing while
+// nothing changes. The epoll itself is watched by the runtime's, in a
+// goroutine that wakes the worker.
+type poller struct {
+	fd   int
+	file *os.File
+	any  atomic.Bool // there may be events
+	buf  [256]event
+	done chan struct{}
+}
+
+// An event carries the socket and its generation.
+type event syscall.EpollEvent
+
+func (e *event) socket() (fd int32, generation uint32) { return e.Fd, uint32(e.Pad) }
+func (e *event) readable() bool                        { return e.Events&syscall.EPOLLIN != 0 }
+func (e *event) writable() bool                        { return e.Events&syscall.EPOLLOUT != 0 }
+func (e *event) closed() bool                          { return e.Events&syscall.EPOLLRDHUP != 0 }
+func (e *event) broken() bool                          { return e.Events&(syscall.EPOLLHUP|syscall.EPOLLERR) != 0 }
+
+// newPoller starts a poller that calls wake when there are events.
+func newPoller(wake func()) (*poller, error) {
+	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil { // or the runtime does not poll it
+		_ = syscall.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	p := &poller{fd: fd, file: os.NewFile(uintptr(fd), "epoll"), done: make(chan struct{})}
+	raw, err := p.file.SyscallConn()
+	if err == nil {
+		err = p.file.SetDeadline(time.Time{}) // fails where the runtime does not poll it
+	}
+	if err != nil {
+		_ = p.file.Close()
+		return nil, err
+	}
+	go func() {
+		defer close(p.done)
+		// It returns when the file is closed.
+		_ = raw.Read(func(uintptr) bool {
+			p.any.Store(true)
+			wake()
+			return false
+		})
+	}()
+	return p, nil
+}
+
+func (p *poller) close() {
+	_ = p.file.Close()
+	<-p.done
+}
+
+// ready tells whether there may be events.
+func (p *poller) ready() bool { return p.any.Load() && p.any.Swap(false) }
+
+// events returns some events, and whether there may be more.
+func (p *poller) events() (list []event, more bool) {
+	n, _, _ := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.buf[0])), uintptr(len(p.buf)), 0, 0, 0)
+	if int(n) < 0 {
+		return nil, false // EINTR does not happen without waiting
+	}
+	return p.buf[:n], int(n) == len(p.buf)
+}
+
+// always is of interest on every socket: that the client is gone, once
+// (EPOLLET, which package syscall has as a negative number).
+const always = syscall.EPOLLRDHUP | 1<<31
+
+func interest(input, room bool) uint32 {
+	e := uint32(always)
+	if input {
+		e |= syscall.EPOLLIN
+	}
+	if room {
+		e |= syscall.EPOLLOUT
+	}
+	return e
+}
+
+func (p *poller) add(fd int32, generation uint32, input bool) error {
+	return os.NewSyscallError("epoll_ctl", p.control(syscall.EPOLL_CTL_ADD, fd, generation, interest(input, false)))
+}
+
+// watchRoom has the poller tell when a full socket takes more. It stays: where
+// there always is room, nothing changes.
+func (p *poller) watchRoom(fd int32, generation uint32, input bool) {
+	_ = p.control(syscall.EPOLL_CTL_MOD, fd, generation, interest(input, true)) // the client's time runs out if it fails
+}
+
+func (p *poller) remove(fd int32) {
+	_ = p.control(syscall.EPOLL_CTL_DEL, fd, 0, 0) // it is closed if it fails
+}
+
+func (p *poller) control(op int, fd int32, generation uint32, events uint32) error {
+	return syscall.EpollCtl(p.fd, op, int(fd), &syscall.EpollEvent{Events: events, Fd: fd, Pad: int32(generation)})
+}
+
+var errAgain error = syscall.EAGAIN
+
+// sendFlags: a full socket is told, not waited for, and a broken one makes no
+// signal.
+const sendFlags = syscall.MSG_DONTWAIT | syscall.MSG_NOSIGNAL
+
+// sendTo writes to a socket, and returns the number of bytes that it took, or
+// -1 if it is broken. It is a raw system call, which the scheduler is not told
+// of: it does not wait, and takes some microseconds.
+func sendTo(fd int32, b []byte) int {
+	if len(b) == 0 {
+		return 0
+	}
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), sendFlags, 0, 0)
+		switch errno {
+		case 0:
+			return int(n)
+		case syscall.EAGAIN:
+			return 0
+		case syscall.EINTR:
+		default:
+			return -1
+		}
+	}
+}
+
+// receive reads from a socket into b.
+func receive(fd int32, b []byte) ([]byte, error) {
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), syscall.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return b[:n], nil
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return nil, errAgain
+		default:
+			return nil, errno
+		}
+	}
+}
+
+// unsent is how much may wait in a socket that was not sent yet: without a
+// bound the system takes some megabytes before it says that there is no room.
+const unsent = 128 << 10
+
+func limitUnsent(fd int32) {
+	_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotsentLowat, unsent) // it is not there for Unix sockets
+}
+
+const tcpNotsentLowat = 25 // TCP_NOTSENT_LOWAT, tcp(7)
+
+func shutdownWrite(fd int32) { _ = syscall.Shutdown(int(fd), syscall.SHUT_WR) } // it is closed in any case
+
+func closeFD(fd int32) { _ = syscall.Close(int(fd)) } // there is nothing left to be done
+
+// A sender writes to sockets.
+type sender struct {
+	results []int32
+}
+
+func (s *sender) send(fd int32, b []byte) int { return sendTo(fd, b) }
+
+// sendAll writes to some sockets, and returns what send would for each.
+func (s *sender) sendAll(queue []outgoing) []int32 {
+	s.results = s.results[:0]
+	for i := range queue {
+		s.results = append(s.results, int32(sendTo(queue[i].conn.fd, queue[i].bytes)))
+	}
+	return s.results
+}
+
+func (s *sender) close() {}

@@ -1,0 +1,184 @@
+package transport
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/textproto"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+	"unique"
+
+	"github.com/halley-comet/halley/internal/pump"
+	"github.com/halley-comet/halley/internal/wire"
+)
+
+// A heldPoll is a poll whose connection is parked. It is answered by the
+// pump's worker, and the connection is then given back to the HTTP server for
+// the client's next request.
+type heldPoll struct {
+	server *Server
+	http   *http.Server
+	conn   net.Conn
+	fd     int
+	// input is what the client sent after its request.
+	input []byte
+	// header is the answer's, as far as it is known yet. Most are the same.
+	header unique.Handle[string]
+	q      Request
+	// last is set if the connection ends with the answer.
+	last bool
+}
+
+// parkPoll holds a poll on a connection that was hijacked. It returns false
+// once it has answered.
+func (s *Server) parkPoll(conn net.Conn, input []byte, h http.Header, r *http.Request, q *Request, o pump.ConnOptions) (parked bool) {
+	p := &heldPoll{server: s, conn: conn, input: input, q: *q, last: r.Close}
+	p.q.Channels = nil // the pump has them
+	p.http, _ = r.Context().Value(http.ServerContextKey).(*http.Server)
+	if p.last || p.http == nil {
+		p.last = true
+		h.Set("Connection", "close")
+	}
+	p.header = unique.Make(string(appendHeader(nil, h)))
+	fd, ok := descriptor(conn)
+	if ok {
+		p.fd = fd
+		o.Kind, o.Owner = s.held, p
+		s.Pump.Park(o, pump.Socket{FD: fd, Borrowed: true})
+		return true
+	}
+	o.Kind = pollKind
+	c := s.Pump.Join(o)
+	ctx, stop := p.watch()
+	f, err := c.Next(ctx)
+	c.Leave()
+	if !stop() {
+		_ = conn.Close() // the client has gone
+		return false
+	}
+	if err != nil {
+		f = pump.Flush{Items: []pump.Item{{Control: &wire.Control{Kind: wire.Error, Problem: wire.NewProblem(wire.Draining, "come back in a moment")}}}}
+	}
+	p.write(p.answer(f))
+	return false
+}
+
+// heldKind is what polls have in common whose connections are parked.
+func (s *Server) heldKind() *pump.Kind {
+	return &pump.Kind{Framing: envelopes{}, Poll: true, Parked: pump.Parked{
+		Answer: func(c *pump.Conn, f pump.Flush) {
+			p := c.Owner().(*heldPoll)
+			b := p.answer(f)
+			n := pump.SendNow(p.fd, b)
+			s.Gone()
+			switch {
+			case n < 0:
+				_ = p.conn.Close() // the client has gone
+			case n < len(b):
+				p.server.tasks.Go(func() { p.write(b[n:]) })
+			default:
+				p.next()
+			}
+		},
+		Gone: func(c *pump.Conn) {
+			_ = c.Owner().(*heldPoll).conn.Close() // the client has gone, or the pump is closed
+			s.Gone()
+		},
+	}}
+}
+
+// answer returns the response.
+func (p *heldPoll) answer(f pump.Flush) []byte {
+	body, problem := pollBody(&p.q, f)
+	if problem != nil {
+		return p.refusal(problem)
+	}
+	header := p.header.Value()
+	b := make([]byte, 0, len(header)+160+len(body))
+	b = append(b, "HTTP/1.1 200 OK\r\nContent-Type: "...)
+	b = append(b, pollType(&p.q)...)
+	b = append(b, "\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, int64(len(body)), 10)
+	b = append(b, "\r\n"...)
+	b = append(b, header...)
+	b = appendDate(b)
+	return append(b, body...)
+}
+
+// refusal returns the response that says why there is no answer.
+func (p *heldPoll) refusal(problem *wire.Problem) []byte {
+	lines := textproto.NewReader(bufio.NewReader(strings.NewReader(p.header.Value() + "\r\n")))
+	header, _ := lines.ReadMIMEHeader() // it was written by us
+	w := refusal{header: http.Header(header), status: http.StatusOK}
+	p.server.Refuse(&w, nil, &p.q, problem)
+	return append(appendDate(appendHeader(appendStatus(nil, w.status), w.header)), w.body...)
+}
+
+// A refusal is a response that is kept.
+type refusal struct {
+	header http.Header
+	status int
+	body   []byte
+}
+
+func (w *refusal) Header() http.Header    { return w.header }
+func (w *refusal) WriteHeader(status int) { w.status = status }
+func (w *refusal) Write(b []byte) (int, error) {
+	w.body = append(w.body, b...)
+	return len(b), nil
+}
+
+// write writes the response, or what the socket did not take of it at once.
+func (p *heldPoll) write(b []byte) {
+	body := p.server.connWriter(p.conn)
+	body.extend()
+	_, err := body.Write(b)
+	body.end()
+	if err != nil {
+		_ = p.conn.Close() // the client has gone
+		return
+	}
+	p.next()
+}
+
+// next gives the connection back for the client's next request.
+func (p *heldPoll) next() {
+	_ = p.conn.SetDeadline(time.Time{})
+	if p.last || !p.server.returned.Give(p.http, p.conn, p.input) {
+		_ = p.conn.Close()
+	}
+}
+
+// watch reads ahead, to notice when the client is gone: the context ends then.
+// stop ends the reading, and tells whether the client is there.
+func (p *heldPoll) watch() (ctx context.Context, stop func() bool) {
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for len(p.input) == 0 { // or the client has sent its next request
+			b := make([]byte, 1)
+			n, err := p.conn.Read(b)
+			p.input = append(p.input, b[:n]...)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return
+			}
+			if err != nil {
+				cancel()
+				return
+			}
+		}
+	}()
+	return ctx, func() bool {
+		_ = p.conn.SetReadDeadline(time.Unix(1, 0)) // long ago
+		<-over
+		here := ctx.Err() == nil
+		cancel()
+		return here
+	}
+}

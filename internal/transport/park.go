@@ -1,0 +1,159 @@
+package transport
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/handback"
+	"github.com/halley-comet/halley/internal/pump"
+	"github.com/halley-comet/halley/internal/wire"
+)
+
+// A response over HTTP/1.1 is parked where that is possible: its connection is
+// taken over from the HTTP server (http.Hijacker), its socket is given to the
+// pump, and the handler returns. What is left is a socket and a few bytes: no
+// goroutine, no buffers, none of the HTTP server's own.
+//
+// Everything else is served by a goroutine for each response, and looks the
+// same to clients: HTTP/2 and TLS, other systems, servers whose connections
+// are not bare sockets, and handlers around the hub that hide the Hijacker.
+
+// mayPark tells whether to take the connection of a request over. A handler
+// around the hub that wants to see or change what is written does not pass on
+// http.Hijacker; that it can be unwrapped says nothing.
+func (s *Server) mayPark(w http.ResponseWriter, r *http.Request) bool {
+	_, ok := w.(http.Hijacker)
+	return ok && s.Pump.CanPark() && r.TLS == nil && r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
+		w.Header().Get("Content-Encoding") == ""
+}
+
+// hijack takes a connection over from the HTTP server, with what the client
+// has sent beyond its request.
+func hijack(w http.ResponseWriter) (conn net.Conn, input []byte, err error) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	_ = conn.SetDeadline(time.Time{}) // those of the embedder's server
+	if n := rw.Reader.Buffered(); n > 0 {
+		input = make([]byte, n)
+		_, _ = io.ReadFull(rw.Reader, input) // from memory
+	}
+	if given, ok := conn.(*handback.Conn); ok {
+		conn = given.Bare()
+	}
+	return conn, input, nil
+}
+
+// appendStatus begins a response (RFC 9112, 4).
+func appendStatus(b []byte, status int) []byte {
+	b = append(b, "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	b = append(b, http.StatusText(status)...)
+	return append(b, "\r\n"...)
+}
+
+// appendHeader appends a header's lines.
+func appendHeader(b []byte, h http.Header) []byte {
+	w := headerWriter{b}
+	_ = h.Write(&w) // to memory
+	return w.b
+}
+
+type headerWriter struct{ b []byte }
+
+func (w *headerWriter) Write(p []byte) (int, error) {
+	w.b = append(w.b, p...)
+	return len(p), nil
+}
+
+func (w *headerWriter) WriteString(s string) (int, error) {
+	w.b = append(w.b, s...)
+	return len(s), nil
+}
+
+// appendDate ends a head with the time.
+func appendDate(b []byte) []byte {
+	b = append(b, "Date: "...)
+	b = time.Now().UTC().AppendFormat(b, http.TimeFormat)
+	return append(b, "\r\n\r\n"...)
+}
+
+// chunked puts each item of another framing into a chunk of its own (RFC 9112,
+// 7.1), for responses that the HTTP server does not write.
+type chunked struct{ pump.Framing }
+
+func (f chunked) Slot() int { return f.Framing.Slot() + chunkedSlots }
+
+func (f chunked) AppendMessage(dst []byte, m *engine.Message) []byte {
+	return appendChunk(dst, f.Framing.AppendMessage(nil, m))
+}
+
+func (f chunked) AppendControl(dst []byte, c *wire.Control) []byte {
+	return appendChunk(dst, f.Framing.AppendControl(nil, c))
+}
+
+// appendChunk appends a chunk; none for no data, as that would be the last.
+func appendChunk(dst, data []byte) []byte {
+	if len(data) == 0 {
+		return dst
+	}
+	dst = strconv.AppendUint(dst, uint64(len(data)), 16)
+	dst = append(dst, "\r\n"...)
+	dst = append(dst, data...)
+	return append(dst, "\r\n"...)
+}
+
+// lastChunk ends a body that is sent in chunks.
+const lastChunk = "0\r\n\r\n"
+
+// parkedKind is how a streaming transport is served where connections are
+// parked.
+func (s *Server) parkedKind(t *stream) *pump.Kind {
+	k := t.kind()
+	k.Framing = chunked{t.framing}
+	tail := append(appendChunk(nil, t.tail), lastChunk...)
+	k.Parked = pump.Parked{
+		Tail: func(*pump.Conn, pump.Flush) []byte { return tail },
+		Gone: func(*pump.Conn) { s.Gone() },
+	}
+	if t.prefix != nil {
+		k.Parked.Prefix = func(announced string, m *engine.Message) []byte {
+			return appendChunk(nil, t.prefix(announced, m))
+		}
+	}
+	return k
+}
+
+// parkStream serves a stream on a connection that was hijacked. It tells
+// whether the stream goes on after it returns.
+func (s *Server) parkStream(conn net.Conn, h http.Header, t *stream, padding int, o pump.ConnOptions) bool {
+	t.setHeader(h)
+	h.Set("Transfer-Encoding", "chunked")
+	h.Set("Connection", "close")
+	head := appendDate(appendHeader(appendStatus(make([]byte, 0, 512), http.StatusOK), h))
+	head = appendChunk(head, t.head(padding))
+	o.Kind = s.kinds[t.framing.Slot()+chunkedSlots]
+	if fd, ok := detach(conn); ok {
+		s.Pump.Park(o, pump.Socket{FD: fd, Head: head})
+		return true
+	}
+	// It is not a bare socket: it may have a limit on connections around it,
+	// or be a test's.
+	defer conn.Close()
+	p := s.Pump.Join(o)
+	defer p.Leave()
+	ctx, gone := watchConn(conn)
+	defer gone()
+	body := s.connWriter(conn)
+	defer body.end()
+	if _, err := body.Write(head); err == nil {
+		s.writeStream(ctx, body, p, t.prefixWriter(true), append(appendChunk(nil, t.tail), lastChunk...))
+	}
+	return false
+}
