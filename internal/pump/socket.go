@@ -56,6 +56,7 @@ type piece struct {
 	bytes   []byte
 	message *engine.Message // nil for what is not in the log
 	prefix  bool            // of the message, and not the message
+	before  int             // bytes of it that were sent already
 }
 
 // sendBatch is how many sends wait for each other at most.
@@ -320,13 +321,14 @@ func (w *worker) send(c *Conn, f Flush) {
 		announced = c.rarely().announced
 	}
 	for i, it := range f.Items {
+		before := 0
 		if i == 0 && r != nil && r.offset > 0 {
 			// The rest of what was cut off, if it is still there.
 			if it.Message == nil || it.Message.ID != r.partial || len(it.Bytes) < r.offset {
 				w.leave(c)
 				return
 			}
-			it.Bytes = it.Bytes[r.offset:]
+			it.Bytes, before = it.Bytes[r.offset:], r.offset
 			r.offset = 0
 		} else if prefix != nil && it.Message != nil && len(it.Bytes) > 0 {
 			if b := prefix(announced, it.Message); b != nil {
@@ -336,7 +338,7 @@ func (w *worker) send(c *Conn, f Flush) {
 		if prefix != nil && it.Message != nil && len(it.Bytes) > 0 {
 			announced = it.Message.ContentType
 		}
-		pieces = append(pieces, piece{bytes: it.Bytes, message: it.Message})
+		pieces = append(pieces, piece{bytes: it.Bytes, message: it.Message, before: before})
 	}
 	if f.Last && c.kind.Parked.Tail != nil {
 		pieces = append(pieces, piece{bytes: c.kind.Parked.Tail(c, f)})
@@ -419,7 +421,7 @@ func (w *worker) cutOff(c *Conn, pieces []piece, n int) {
 		at.Seq--
 		w.fallBehind(c, at)
 		c.sent = at
-		if n > 0 {
+		if n += pieces[i].before; n > 0 {
 			r.partial, r.offset = m.ID, n
 			w.announce(c, pieces[i:i+1])
 		}
