@@ -1,0 +1,7 @@
+package peers
+
+// Node is a server made of JavaScript.
+type Node struct {
+	Peer
+	name string
+}

@@ -1,0 +1,87 @@
+// Package scenario has the loads that servers are put under.
+package scenario
+
+import (
+	"time"
+
+	"github.com/halley-comet/halley/bench/peers"
+)
+
+// A Scenario is one load.
+type Scenario struct {
+	Name  string
+	About string
+	// Cases are what it is run with.
+	Cases func(c Config) []Case
+	// Suits reports whether a server can be put under it.
+	Suits func(p peers.Peer, c Case) bool
+	// Run puts the server under it, which it starts and stops.
+	Run func(p peers.Peer, c Case, config Config) ([]Measure, error)
+	// Columns are what its table shows.
+	Columns []Column
+}
+
+// Config is how long and how large the loads are.
+type Config struct {
+	Connections []int    // sizes of the scenarios that have several; nil: each scenario's own
+	Transports  []string // of idle; nil: all that a server has
+	CPU         time.Duration
+	Limit       time.Duration
+	Volume      int // bytes, of never-reading
+}
+
+// A Case is one size and kind of a scenario.
+type Case struct {
+	Transport   string // empty: each server's usual
+	Connections int
+}
+
+// A Measure is what one run brought.
+type Measure struct {
+	Burst  int // messages that were published at once, where a scenario has several sizes
+	Values Values
+}
+
+// Values are figures by name.
+type Values map[string]float64
+
+// A Column is one figure of a table.
+type Column struct {
+	Key    string
+	Title  string
+	Digits int
+	Ratio  bool // is also shown next to the limit's
+}
+
+// All lists the scenarios.
+func All() []Scenario {
+	return []Scenario{idle, fanout, latency, quiet, storm, polls, channels, deaf}
+}
+
+// MessageSize is the size of the messages, but for never-reading.
+const MessageSize = 128
+
+// patience is how long anything may take that a server should do at once.
+const patience = 60 * time.Second
+
+// sizes makes a case of each number of connections.
+func sizes(defaults ...int) func(Config) []Case {
+	return func(config Config) []Case {
+		numbers := defaults
+		if config.Connections != nil {
+			numbers = config.Connections
+		}
+		var cases []Case
+		for _, n := range numbers {
+			cases = append(cases, Case{Connections: n})
+		}
+		return cases
+	}
+}
+
+// small leaves servers made of JavaScript out of cases over 1,000 connections,
+// where they would take long to tell the same.
+func small(p peers.Peer, c Case) bool {
+	_, node := p.(*peers.Node)
+	return !node || c.Connections <= 1000
+}
