@@ -142,8 +142,8 @@ func measure(file *result.File, s scenario.Scenario, all []peers.Peer, config sc
 				}
 				if err != nil {
 					log.Printf("  failed: %v", err)
-					row := file.Row(s.Name, p.Name(), c.Transport, c.Connections, 0)
-					row.Errors = append(row.Errors, err.Error())
+					file.Failures = append(file.Failures,
+						fmt.Sprintf("%s, %s, %d connections: %v", s.Name, p.Name(), c.Connections, err))
 				}
 			}
 		}

@@ -56,7 +56,7 @@ func (h *Halley) Start(o Options) error {
 	}
 	args := []string{"serve", "--listen", addr.String()}
 	if o.Bound > 0 {
-		bound := strconv.Itoa(o.Bound)
+		bound := strconv.Itoa(o.Bound) + "B"
 		args = append(args, "--memory-limit", bound, "--retain-bytes", bound)
 	}
 	return h.start(addr, exec.Command(h.Binary, args...))

@@ -50,11 +50,8 @@ func All(halley string) []Peer {
 		&Limit{},
 		&Halley{Binary: halley},
 		&PlainGo{},
-		//		&NchanNchan{},
-		//		&CentriCentrifuge{},
-		//&Node{name: "faye"},
-		//&Node{name: "socket.io"},
-		//&Node{name: "sockjs"},
+		&Nchan{},
+		&Centrifuge{},
 	}
 }
 

@@ -18,6 +18,7 @@ type File struct {
 	Load     string            `json:"load"` // of the machine, when it began
 	Versions map[string]string `json:"versions"`
 	Skipped  map[string]string `json:"skipped,omitempty"`
+	Failures []string          `json:"failures,omitempty"`
 	Rows     []*Row            `json:"rows"`
 }
 
@@ -31,7 +32,6 @@ type Row struct {
 	Runs        []scenario.Values `json:"runs"`
 	Median      scenario.Values   `json:"median"`
 	Ratio       scenario.Values   `json:"ratio,omitempty"` // to the limit of the same run, medians
-	Errors      []string          `json:"errors,omitempty"`
 }
 
 // Row returns the row of a server in a case, which it adds if it is not there.
@@ -52,9 +52,6 @@ func (f *File) Summarise() {
 	for _, row := range f.Rows {
 		limit := f.limit(row)
 		row.Median, row.Ratio = scenario.Values{}, scenario.Values{}
-		if len(row.Runs) == 0 {
-			continue
-		}
 		for key := range row.Runs[0] {
 			row.Median[key] = median(row.Runs, func(i int) (float64, bool) { return row.Runs[i][key], true })
 			if limit == nil {

@@ -56,9 +56,9 @@ func (f *File) Table(s scenario.Scenario) [][]string {
 		}
 		line = append(line, row.Server)
 		for _, column := range s.Columns {
-			line = append(line, number(row, row.Median, column.Key, column.Digits))
+			line = append(line, number(row.Median, column.Key, column.Digits))
 			if column.Ratio {
-				line = append(line, number(row, row.Ratio, column.Key, 2))
+				line = append(line, number(row.Ratio, column.Key, 2))
 			}
 		}
 		table = append(table, line)
@@ -66,12 +66,9 @@ func (f *File) Table(s scenario.Scenario) [][]string {
 	return table
 }
 
-func number(row *Row, values scenario.Values, key string, digits int) string {
+func number(values scenario.Values, key string, digits int) string {
 	value, ok := values[key]
-	switch {
-	case len(row.Runs) == 0:
-		return "failed"
-	case !ok:
+	if !ok {
 		return "–"
 	}
 	text := strconv.FormatFloat(value, 'f', digits, 64)
@@ -99,10 +96,8 @@ func (f *File) Print(w io.Writer) {
 		}
 		columns.Flush()
 	}
-	for _, row := range f.Rows {
-		for _, text := range row.Errors {
-			fmt.Fprintf(w, "\n%s, %s, %d connections: %s\n", row.Scenario, row.Server, row.Connections, text)
-		}
+	for _, failure := range f.Failures {
+		fmt.Fprintf(w, "\nfailed: %s\n", failure)
 	}
 	for server, reason := range f.Skipped {
 		fmt.Fprintf(w, "\n%s was left out: %s\n", server, reason)

@@ -18,15 +18,17 @@ const (
 // deaf is connections that never read, next to some that do.
 var deaf = Scenario{
 	Name:  "never-reading",
-	About: "100 connections that never read, while 1 GB is published, and what 100 others notice",
+	About: "100 connections that never read, while 1 GB is published (or what the time allows), and what 100 others notice",
 	Cases: func(Config) []Case { return []Case{{Connections: deafConnections}} },
 	Suits: small,
 	Run:   runDeaf,
 	Columns: append([]Column{
-		{Key: "growth", Title: "memory growth, MB", Digits: 1},
-		{Key: "beyond", Title: "beyond 64 MiB of messages kept, MB", Digits: 1},
-		{Key: "p99_without", Title: "p99 ms of readers without", Digits: 2},
-		{Key: "p99_with", Title: "with", Digits: 2},
+		{Key: "published", Title: "published next to them, MB"},
+		{Key: "growth_without", Title: "memory growth without them, MB"},
+		{Key: "growth", Title: "with them, MB"},
+		{Key: "because", Title: "because of them, MB", Digits: 1},
+		{Key: "p99_without", Title: "p99 ms of readers without them", Digits: 2},
+		{Key: "p99_with", Title: "with them", Digits: 2},
 	}, faultColumns...),
 }
 
@@ -35,70 +37,94 @@ func runDeaf(p peers.Peer, c Case, config Config) ([]Measure, error) {
 		return nil, err
 	}
 	defer p.Stop()
-	values := Values{}
-	var counts load.Counts
+	before, err := settle(p)
+	if err != nil {
+		return nil, err
+	}
+	without, err := volume(p, config)
+	if err != nil {
+		return nil, err
+	}
 
-	// Readers alone, then next to those that never read.
 	readers, err := gather(p, "", "a", c.Connections)
 	if err != nil {
 		return nil, err
 	}
 	defer readers.Close()
 	readers.size = deafMessage
-	before, err := settle(p)
-	if err != nil {
-		return nil, err
-	}
-	listen := func() (float64, error) {
+	values := Values{"growth_without": float64(without.peak-before) / 1e6}
+	listen := func(key string) error {
 		readers.Latency.Reset()
 		for range deafRounds {
 			if err := readers.round(1); err != nil {
-				return 0, err
+				return err
 			}
 		}
-		return readers.Latency.Quantile(0.99) / 1e6, nil
+		values[key] = readers.Latency.Quantile(0.99) / 1e6
+		return nil
 	}
-	if _, err := listen(); err != nil { // to warm up
-		return nil, err
-	}
-	if values["p99_without"], err = listen(); err != nil {
+	if err := listen("p99_without"); err != nil {
 		return nil, err
 	}
 	if err := readers.SubscribeDeaf(c.Connections, readers.dialog("")); err != nil {
 		return nil, err
 	}
-	if values["p99_with"], err = listen(); err != nil {
+	if err := listen("p99_with"); err != nil {
 		return nil, err
 	}
 	readers.Finish(all(readers.next))
-	counts = readers.Counts
 	readers.Cut()
 
-	// One reader sets the pace of the volume.
-	pace, err := gather(p, "", "a", 1)
+	with, err := volume(p, config)
 	if err != nil {
 		return nil, err
 	}
+	values["growth"] = float64(with.peak-before) / 1e6
+	values["published"] = float64(with.published) / 1e6
+	values["because"] = max(0, float64(with.peak-without.peak)/1e6)
+	return []Measure{{Values: faults(values, sum(readers.Counts, without.counts, with.counts))}}, nil
+}
+
+// A flood is what a volume of messages did to a server.
+type flood struct {
+	published int   // bytes
+	peak      int64 // the most memory that the server had meanwhile
+	counts    load.Counts
+}
+
+// volume publishes so many bytes, or as many as the time allows, at the pace of
+// one reader.
+func volume(p peers.Peer, config Config) (flood, error) {
+	pace, err := gather(p, "", "a", 1)
+	if err != nil {
+		return flood{}, err
+	}
 	defer pace.Close()
 	pace.size = deafMessage
-	peak, looked := before, time.Now()
-	for published := 0; published < config.Volume; published += deafBatch * deafMessage {
+	var f flood
+	begin := time.Now()
+	for looked := begin; f.published < config.Volume && time.Since(begin) < config.Limit; f.published += deafBatch * deafMessage {
 		if err := pace.round(deafBatch); err != nil {
-			return nil, err
+			return flood{}, err
 		}
 		if time.Since(looked) > 200*time.Millisecond {
 			usage, err := p.Usage()
 			if err != nil {
-				return nil, err
+				return flood{}, err
 			}
-			peak, looked = max(peak, usage.Memory), time.Now()
+			f.peak, looked = max(f.peak, usage.Memory), time.Now()
 		}
 	}
 	pace.Finish(all(pace.next))
-	counts.Lost += pace.Counts.Lost
-	counts.Doubled += pace.Counts.Doubled
-	counts.Reordered += pace.Counts.Reordered
-	values["growth"] = float64(peak-before) / 1e6
-	values["beyond"] = max(0, float64(peak-before-deafBound)/1e6)
-	return []Measure{{Values: faults(values, counts)}}, nil
+	f.counts = pace.Counts
+	return f, nil
+}
+
+func sum(all ...load.Counts) (total load.Counts) {
+	for _, c := range all {
+		total.Lost += c.Lost
+		total.Doubled += c.Doubled
+		total.Reordered += c.Reordered
+	}
+	return total
 }

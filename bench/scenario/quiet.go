@@ -82,9 +82,7 @@ func runQuiet(p peers.Peer, c Case, _ Config) ([]Measure, error) {
 		return nil, err
 	}
 	busy.Finish(all(busy.next))
-	counts := busy.Counts
-	counts.Lost += heard.counts.Lost
-	return []Measure{{Values: faults(values, counts)}}, nil
+	return []Measure{{Values: faults(values, sum(busy.Counts, heard.counts))}}, nil
 }
 
 type heard struct {
