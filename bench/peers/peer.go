@@ -52,6 +52,9 @@ func All(halley string) []Peer {
 		&PlainGo{},
 		&Nchan{},
 		&Centrifuge{},
+		&Node{name: "faye"},
+		&Node{name: "socket.io"},
+		&Node{name: "sockjs"},
 	}
 }
 
