@@ -63,6 +63,10 @@ type Options struct {
 	// (http.Hijacker) where that is possible, and cost a tenth of the memory;
 	// the handler then returns while the response goes on.
 	NoParking bool
+	// NoIOUring has parked connections written by a system call for each.
+	// Without it, a message for many is handed to the kernel in batches
+	// (io_uring(7)) where that is possible.
+	NoIOUring bool
 	// Logger takes what an operator should know; default slog.Default.
 	Logger *slog.Logger
 	// Version is what info says of the program; default "dev".

@@ -47,6 +47,7 @@ type serveCmd struct {
 	MaxBody        units.Base2Bytes `default:"16MiB" env:"HALLEY_MAX_BODY" help:"Body of a publish request at most (${default})." placeholder:"SIZE"`
 	MaxChannels    int              `default:"1000" env:"HALLEY_MAX_CHANNELS" help:"Names and patterns of a subscription at most (${default})." placeholder:"N"`
 	MaxConnections int              `default:"0" env:"HALLEY_MAX_CONNECTIONS" help:"Subscriptions held at once; 0 for no bound (default)." placeholder:"N"`
+	IOUring        bool             `name:"io-uring" default:"true" negatable:"" env:"HALLEY_IO_URING" help:"Write to many clients in one system call, where the kernel can (on)."`
 	Origins        []string         `env:"HALLEY_ORIGINS" help:"Web origins whose pages may use the server, beside its own and loopback; * for all." placeholder:"ORIGIN"`
 	Hosts          []string         `env:"HALLEY_HOSTS" help:"Host names that browsers reach the server by; others are refused." placeholder:"HOST"`
 
@@ -160,6 +161,7 @@ func (c *serveCmd) newHub(log engine.Engine) (*halley.Hub, error) {
 		MaxBody:        int(c.MaxBody),
 		MaxChannels:    c.MaxChannels,
 		MaxConnections: c.MaxConnections,
+		NoIOUring:      !c.IOUring,
 		Version:        version(),
 	}
 	for _, p := range c.policies {

@@ -36,6 +36,9 @@ type Options struct {
 	WriteTimeout time.Duration
 	// NoParking leaves every connection to a goroutine of its own.
 	NoParking bool
+	// NoRing has parked connections written by a system call for each, where
+	// an io_uring could send to many at once.
+	NoRing bool
 	// FrameBytes bounds the table of shared frames; default 32 MiB.
 	FrameBytes int64
 	// Logger takes what an operator should know; default slog.Default.

@@ -108,6 +108,7 @@ func (w *worker) watch(c *Conn) error {
 		if s.poller, err = newPoller(w.inbox.wake); err != nil {
 			return err
 		}
+		s.sender.start(w.pump.opts.NoRing)
 	}
 	for len(s.conns) <= int(c.fd) {
 		s.conns = append(s.conns, nil)

@@ -35,6 +35,7 @@ var errAgain = errors.New("pump: nothing to read")
 
 type sender struct{}
 
+func (*sender) start(bool)                 {}
 func (*sender) send(int32, []byte) int     { return -1 }
 func (*sender) sendAll([]outgoing) []int32 { return nil }
 func (*sender) close()                     {}
