@@ -37,13 +37,10 @@ var endpoints = map[string]endpoint{
 // at.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
-	header.Set("Cache-Control", "no-store")
-	header.Set("X-Content-Type-Options", "nosniff")
-	if p := h.checkHost(r); p != nil {
+	if p := h.begin(header, r); p != nil {
 		p.Write(w)
 		return
 	}
-	h.setCORS(header, r)
 	e, ok := endpoints[h.endpoint(r)]
 	if !ok {
 		wire.NewProblem(wire.NotFound, fmt.Sprintf("%.100q is not a path of the protocol", r.URL.Path)).Write(w)
@@ -68,6 +65,17 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}()
 	}
 	e.serve(h, w, r)
+}
+
+// begin checks what every request must keep, and sets what every response has.
+func (h *Hub) begin(header http.Header, r *http.Request) *wire.Problem {
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	if p := h.checkHost(r); p != nil {
+		return p
+	}
+	h.setCORS(header, r)
+	return nil
 }
 
 func allows(methods, method string) bool {
@@ -121,28 +129,13 @@ func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
 		p.Write(w)
 		return
 	}
-	q, p := transport.Parse(r, form, transport.Defaults{Timeout: h.opts.PollTimeout, MaxChannels: h.opts.MaxChannels})
+	q, p := h.parseSubscribe(r, form)
 	if p == nil {
-		p = h.checkPage(r, q)
-	}
-	n, ok := h.enter()
-	switch {
-	case p != nil:
-	case !ok:
-		p = wire.NewProblem(wire.Draining, "come back in a moment")
-		p.RetryAfter = comeBack(time.Second, 4*time.Second)
-	case h.opts.MaxConnections > 0 && n > int64(h.opts.MaxConnections):
-		p = wire.NewProblem(wire.TooManyConns, "come back in a moment")
-		p.RetryAfter = comeBack(2*time.Second, 8*time.Second)
+		p = h.enter()
 	}
 	if p != nil {
-		h.leave() // refusing may take a moment, which is no one else's
 		h.transports.Refuse(w, r, q, p)
 		return
-	}
-	after := q.Start.Cursor
-	if q.Start.Now {
-		after = h.engine.End()
 	}
 	parked := false
 	defer func() {
@@ -150,7 +143,23 @@ func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
 			h.leave()
 		}
 	}()
-	parked = h.transports.Serve(w, r, q, after)
+	parked = h.transports.Serve(w, r, q, h.after(q.Start))
+}
+
+func (h *Hub) parseSubscribe(r *http.Request, form url.Values) (*transport.Request, *wire.Problem) {
+	q, p := transport.Parse(r, form, transport.Defaults{Timeout: h.opts.PollTimeout, MaxChannels: h.opts.MaxChannels})
+	if p == nil {
+		p = h.checkPage(r, q)
+	}
+	return q, p
+}
+
+// after returns the position of a start.
+func (h *Hub) after(s transport.Start) Cursor {
+	if s.Now {
+		return h.engine.End()
+	}
+	return s.Cursor
 }
 
 // comeBack draws by lot when a client is to come back, so that those which are

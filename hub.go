@@ -13,6 +13,7 @@ import (
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/internal/pump"
 	"github.com/halley-comet/halley/internal/transport"
+	"github.com/halley-comet/halley/internal/wire"
 )
 
 // A Hub joins connections to a log. It serves the native protocol over HTTP,
@@ -158,11 +159,22 @@ func (h *Hub) lastLeft() <-chan struct{} {
 	return h.idle
 }
 
-// enter counts a subscribe request in, leave counts it out. enter tells
-// whether it may be served.
-func (h *Hub) enter() (n int64, ok bool) {
-	n = h.subscribers.Add(1)
-	return n, !h.draining.Load()
+// enter counts a subscribe request in, leave counts it out. enter tells why it
+// may not be served, which it then does not count.
+func (h *Hub) enter() (p *wire.Problem) {
+	n := h.subscribers.Add(1)
+	switch {
+	case h.draining.Load():
+		p = wire.NewProblem(wire.Draining, "come back in a moment")
+		p.RetryAfter = comeBack(time.Second, 4*time.Second)
+	case h.opts.MaxConnections > 0 && n > int64(h.opts.MaxConnections):
+		p = wire.NewProblem(wire.TooManyConns, "come back in a moment")
+		p.RetryAfter = comeBack(2*time.Second, 8*time.Second)
+	default:
+		return nil
+	}
+	h.leave() // refusing may take a moment, which is no one else's
+	return p
 }
 
 func (h *Hub) leave() {

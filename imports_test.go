@@ -12,13 +12,15 @@ import (
 func TestImports(t *testing.T) {
 	const module = "github.com/halley-comet/halley"
 	for pkg, allowed := range map[string][]string{
-		".":                    {"/engine", "/internal/handback", "/internal/pump", "/internal/transport", "/internal/wire", "github.com/gobwas/"},
+		".":                    {"/engine", "/internal/front", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/transport", "/internal/wire", "github.com/gobwas/"},
 		"./engine":             nil,
 		"./engine/memory":      {"/engine"},
+		"./internal/front":     {"/engine", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/wire"},
 		"./internal/handback":  nil,
+		"./internal/socket":    nil,
 		"./internal/wire":      {"/engine"},
 		"./internal/pump":      {"/engine", "/internal/wire"},
-		"./internal/transport": {"/engine", "/internal/handback", "/internal/pump", "/internal/wire", "github.com/gobwas/"},
+		"./internal/transport": {"/engine", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/wire", "github.com/gobwas/"},
 	} {
 		out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", pkg).Output()
 		if err != nil {

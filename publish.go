@@ -45,7 +45,17 @@ func (h *Hub) checkMessage(m *Message) error {
 
 // servePublish answers POST publish.
 func (h *Hub) servePublish(w http.ResponseWriter, r *http.Request) {
-	batch, list, p := h.readPublish(w, r)
+	form, p := h.parsePublish(r)
+	if p != nil {
+		p.Write(w)
+		return
+	}
+	body, p := h.readBody(w, r, int64(h.opts.MaxBody))
+	if p != nil {
+		p.Write(w)
+		return
+	}
+	batch, p := form.batch(h, body)
 	if p != nil {
 		p.Write(w)
 		return
@@ -55,8 +65,13 @@ func (h *Hub) servePublish(w http.ResponseWriter, r *http.Request) {
 		h.problem(err).Write(w)
 		return
 	}
-	body := []byte{'{'}
-	if list {
+	h.writeJSON(w, form.appendReceipt(nil, receipt))
+}
+
+// appendReceipt appends the body of the answer.
+func (f *publishForm) appendReceipt(body []byte, receipt Receipt) []byte {
+	body = append(body, '{')
+	if f.list || receipt.Count > 1 {
 		ids := make([]Cursor, receipt.Count)
 		for i := range ids {
 			ids[i] = receipt.ID(i)
@@ -68,46 +83,53 @@ func (h *Hub) servePublish(w http.ResponseWriter, r *http.Request) {
 		body = receipt.First.Append(body)
 		body = append(body, '"')
 	}
-	h.writeJSON(w, append(body, '}'))
+	return append(body, '}')
 }
 
-// readPublish reads a publish request. list tells that the answer is a list of
-// ids, whatever their number.
-func (h *Hub) readPublish(w http.ResponseWriter, r *http.Request) (b Batch, list bool, p *wire.Problem) {
+// A publishForm is what a publish request says but for its body.
+type publishForm struct {
+	params      url.Values
+	contentType string
+	media       string
+	key         string
+	// list tells that the answer is a list of ids, whatever their number.
+	list bool
+}
+
+func (h *Hub) parsePublish(r *http.Request) (f publishForm, p *wire.Problem) {
 	if p = h.checkOrigin(r); p != nil {
-		return b, false, p
+		return f, p
 	}
-	params, p := query(r)
-	if p != nil {
-		return b, false, p
+	if f.params, p = query(r); p != nil {
+		return f, p
 	}
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return b, false, wire.NewProblem(wire.UnsupportedBody, fmt.Sprintf("Content-Encoding %.40q: send the body as it is", e))
+		return f, wire.NewProblem(wire.UnsupportedBody, fmt.Sprintf("Content-Encoding %.40q: send the body as it is", e))
 	}
-	contentType := r.Header.Get("Content-Type")
-	if err := engine.CheckContentType(contentType); err != nil {
-		return b, false, wire.NewProblem(wire.InvalidMessage, wire.Detail(err))
+	f.contentType = r.Header.Get("Content-Type")
+	if err := engine.CheckContentType(f.contentType); err != nil {
+		return f, wire.NewProblem(wire.InvalidMessage, wire.Detail(err))
 	}
-	body, p := h.readBody(w, r, int64(h.opts.MaxBody))
-	if p != nil {
-		return b, false, p
-	}
-	switch mediaType(contentType) {
+	f.media = mediaType(f.contentType)
+	f.list = f.media == ndjsonType
+	f.key, p = idempotencyKey(r.Header)
+	return f, p
+}
+
+// batch returns what is to be stored. The body is the batch's then.
+func (f *publishForm) batch(h *Hub, body []byte) (b Batch, p *wire.Problem) {
+	switch f.media {
 	case ndjsonType:
-		list = true
-		b.Messages, p = h.readBatch(body, params)
+		b.Messages, p = h.readBatch(body, f.params)
 	case formType:
-		b.Messages, p = h.readForm(body, params)
+		b.Messages, p = h.readForm(body, f.params)
 	default:
-		b.Messages, p = h.messages(params["channel"], Message{Type: params.Get("type"), ContentType: contentType, Data: body})
+		b.Messages, p = h.messages(f.params["channel"], Message{Type: f.params.Get("type"), ContentType: f.contentType, Data: body})
 	}
-	if p != nil {
-		return b, list, p
+	if p == nil && f.key != "" {
+		b.Key, b.Digest = f.key, digest(b.Messages, f.list)
 	}
-	if b.Key, p = idempotencyKey(r.Header); p == nil && b.Key != "" {
-		b.Digest = digest(b.Messages, list)
-	}
-	return b, list || len(b.Messages) > 1, p
+	return b, p
 }
 
 // messages returns one message for each channel, repeats collapsed.

@@ -83,6 +83,14 @@ type Engine interface {
 	Close() error
 }
 
+// An Immediate engine can store without waiting for a disk, a network or
+// another call. It is a second interface that an Engine may have.
+type Immediate interface {
+	// AppendNow is Append for callers that must not wait. Where it returns an
+	// error, nothing was stored.
+	AppendNow(b Batch) (Receipt, error)
+}
+
 // A Batch is a list of messages that are stored together.
 type Batch struct {
 	// Messages to store, at least one and at most MaxBatch. The engine sets

@@ -90,7 +90,7 @@ func (c *serveCmd) Run() error {
 			served <- server.ServeTLS(listener, "", "")
 			return
 		}
-		served <- server.Serve(listener)
+		served <- server.Serve(hub.Front(server, listener))
 	}()
 	if addr, ok := listener.Addr().(*net.TCPAddr); ok && !addr.IP.IsLoopback() {
 		slog.Warn("halley: there is no authentication in this version: who reaches this address may publish and subscribe")

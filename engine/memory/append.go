@@ -41,6 +41,11 @@ func (l *Log) Append(ctx context.Context, b engine.Batch) (engine.Receipt, error
 	return r, err
 }
 
+// AppendNow implements engine.Immediate.
+func (l *Log) AppendNow(b engine.Batch) (engine.Receipt, error) {
+	return l.Append(context.Background(), b)
+}
+
 func check(b *engine.Batch) error {
 	switch n := len(b.Messages); {
 	case n == 0:

@@ -41,7 +41,10 @@ type Log struct {
 	timer    *time.Timer // runs sweep when due
 }
 
-var _ engine.Engine = (*Log)(nil)
+var (
+	_ engine.Engine    = (*Log)(nil)
+	_ engine.Immediate = (*Log)(nil)
+)
 
 const never = math.MaxInt64
 

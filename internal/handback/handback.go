@@ -17,8 +17,8 @@ import (
 // value is ready for use.
 type Listeners struct {
 	mu      sync.Mutex
-	servers map[*http.Server]*listener // guarded by mu
-	closed  bool                       // guarded by mu
+	servers map[*http.Server]*Queue // guarded by mu
+	closed  bool                    // guarded by mu
 	running sync.WaitGroup
 }
 
@@ -30,25 +30,25 @@ func (l *Listeners) Give(srv *http.Server, conn net.Conn, read []byte) bool {
 		return false
 	}
 	if len(read) > 0 {
-		conn = &Conn{Conn: conn, read: read}
+		conn = NewConn(conn, read, nil)
 	}
-	return l.of(srv, conn.LocalAddr()).put(conn)
+	return l.of(srv, conn.LocalAddr()).Put(conn)
 }
 
 // of returns the server's listener, which has the address of the connection
 // that was given first.
-func (l *Listeners) of(srv *http.Server, addr net.Addr) *listener {
+func (l *Listeners) of(srv *http.Server, addr net.Addr) *Queue {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return &listener{closed: true}
+		return closed
 	}
 	if n := l.servers[srv]; n != nil {
 		return n
 	}
-	n := &listener{addr: addr, some: make(chan struct{}, 1)}
+	n := NewQueue(addr)
 	if l.servers == nil {
-		l.servers = map[*http.Server]*listener{}
+		l.servers = map[*http.Server]*Queue{}
 	}
 	l.servers[srv] = n
 	l.running.Go(func() {
@@ -73,9 +73,12 @@ func (l *Listeners) Close() error {
 	return nil
 }
 
-// A listener accepts what put gives it. What waits is bounded by what there
-// is: connections that clients keep open.
-type listener struct {
+// closed takes nothing.
+var closed = &Queue{closed: true}
+
+// A Queue is a listener that accepts what Put gives it. What waits is bounded
+// by what there is: connections that clients keep open.
+type Queue struct {
 	addr net.Addr
 	some chan struct{} // a token while there may be something to accept
 
@@ -84,7 +87,12 @@ type listener struct {
 	closed bool       // guarded by mu
 }
 
-func (n *listener) put(c net.Conn) bool {
+// NewQueue returns a listener that says it has an address.
+func NewQueue(addr net.Addr) *Queue { return &Queue{addr: addr, some: make(chan struct{}, 1)} }
+
+// Put gives a connection to whoever accepts. It returns false if nobody does
+// any more.
+func (n *Queue) Put(c net.Conn) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
@@ -95,7 +103,7 @@ func (n *listener) put(c net.Conn) bool {
 	return true
 }
 
-func (n *listener) wake() {
+func (n *Queue) wake() {
 	select {
 	case n.some <- struct{}{}:
 	default:
@@ -103,7 +111,7 @@ func (n *listener) wake() {
 }
 
 // Accept returns the next connection that was given back.
-func (n *listener) Accept() (net.Conn, error) {
+func (n *Queue) Accept() (net.Conn, error) {
 	for {
 		n.mu.Lock()
 		switch {
@@ -126,7 +134,7 @@ func (n *listener) Accept() (net.Conn, error) {
 }
 
 // Close ends Accept, and closes what was not accepted.
-func (n *listener) Close() error {
+func (n *Queue) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
@@ -141,13 +149,26 @@ func (n *listener) Close() error {
 	return nil
 }
 
-func (n *listener) Addr() net.Addr { return n.addr }
+// Addr implements net.Listener.
+func (n *Queue) Addr() net.Addr { return n.addr }
+
+// A Func takes a connection back, after the bytes that were read from it
+// already. It returns false if it does not: the caller has to close it.
+type Func func(conn net.Conn, read []byte) bool
 
 // A Conn is a connection of which some bytes were read already.
 type Conn struct {
 	net.Conn
 	read []byte
+	back Func
 }
+
+// NewConn returns a connection that begins with what was read. Back, if it is
+// not nil, is for who takes the connection over from its server.
+func NewConn(conn net.Conn, read []byte, back Func) *Conn { return &Conn{conn, read, back} }
+
+// Back returns what takes the connection back, or nil.
+func (c *Conn) Back() Func { return c.back }
 
 // Read returns what was read already, and then what comes.
 func (c *Conn) Read(b []byte) (int, error) {

@@ -75,6 +75,10 @@ func (w *worker) catchUp(c *Conn) {
 	}
 	end := w.pump.engine.End()
 	at := c.rare.cursor
+	if at == end { // as those that come back from an answer are
+		w.page(c, engine.Page{Start: at, End: at}, nil)
+		return
+	}
 	q := engine.Query{Channels: c.set.names, After: at, From: c.rare.since(end.Epoch), Limit: flushItems, Bytes: flushBytes}
 	switch {
 	case c.kind.Poll:

@@ -27,10 +27,14 @@ type Kind struct {
 	Poll bool
 	// Silent leaves out the heartbeats of streams.
 	Silent bool
-	// Limit ends a stream after a time; 0 never does.
+	// Limit ends a stream after a time, 0 never does; and a visitor that sends
+	// nothing for so long.
 	Limit time.Duration
 	// Parked is how connections are served that Park has made.
 	Parked Parked
+	// Next is what becomes of a parked poll's connection once it is answered,
+	// if Parked has Reply.
+	Next *Kind
 }
 
 // Parked is how a worker serves parked connections. It calls these functions
@@ -43,11 +47,14 @@ type Parked struct {
 	// Tail returns what is written after the last flush.
 	Tail func(c *Conn, last Flush) []byte
 	// Input takes what the client has sent, in bytes that are the worker's
-	// again afterwards. Nothing more is read until Resume is called. Without
-	// Input nothing is read at all.
-	Input func(c *Conn, b []byte)
+	// again afterwards. If it returns false, nothing more is read until Resume
+	// is called. Without Input nothing is read at all.
+	Input func(c *Conn, b []byte) (done bool)
 	// Answer takes a poll's flush, and the socket with it.
 	Answer func(c *Conn, f Flush)
+	// Reply, in place of Answer, returns the response to a poll, after which
+	// the client's next request is read.
+	Reply func(c *Conn, f Flush) []byte
 	// Gone is called once when the connection is over.
 	Gone func(c *Conn)
 }
@@ -88,6 +95,8 @@ const (
 	live
 	// gone: the connection has left, or its last flush was handed over.
 	gone
+	// visiting: it is not subscribed; its requests are read.
+	visiting
 )
 
 // A Conn is a connection: a set of channels and a position. Its worker alone
@@ -135,6 +144,7 @@ const (
 	watched                    // the poller looks for room in the socket
 	paused                     // what the client sent is being dealt with
 	input                      // the client has sent more meanwhile
+	eof                        // the client sends no more, after what is to be read
 	closing                    // gone, but for the socket, which the client may close first
 	borrowed                   // its socket is not the worker's to close
 	onWheel

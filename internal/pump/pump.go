@@ -112,8 +112,8 @@ func New(e engine.Engine, o Options) *Pump {
 	}
 	p := &Pump{engine: e, opts: o, frames: newFrames(o.FrameBytes), reads: newMailbox[read]()}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	for range o.Workers {
-		w := newWorker(p)
+	for i := range o.Workers {
+		w := newWorker(p, i)
 		p.workers = append(p.workers, w)
 		p.wg.Go(w.run)
 		p.wg.Go(p.reader)

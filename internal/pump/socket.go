@@ -81,9 +81,8 @@ func (p *Pump) Park(o ConnOptions, s Socket) *Conn {
 			return
 		}
 		w.join(c, o.Channels, o.Timeout)
-		if len(s.Input) > 0 && c.fd >= 0 && c.kind.Parked.Input != nil {
+		if len(s.Input) > 0 && c.fd >= 0 && c.kind.Parked.Input != nil && !c.kind.Parked.Input(c, s.Input) {
 			c.on(paused)
-			c.kind.Parked.Input(c, s.Input)
 		}
 	}
 	if !c.worker.inbox.put(command{conn: c, do: park}) {
@@ -168,11 +167,13 @@ func (w *worker) closeSockets() {
 	}
 }
 
-// runEvents does what the poller has seen.
-func (w *worker) runEvents() {
-	if w.sockets.poller == nil || !w.sockets.poller.ready() {
-		return
+// runEvents does what the poller has seen, and tells whether there was
+// anything.
+func (w *worker) runEvents(look bool) (some bool) {
+	if w.sockets.poller == nil || !w.sockets.poller.ready() && !look {
+		return false
 	}
+	defer w.sendQueued()
 	for {
 		events, more := w.sockets.poller.events()
 		for i := range events {
@@ -185,8 +186,9 @@ func (w *worker) runEvents() {
 				w.event(c, e)
 			}
 		}
+		some = some || len(events) > 0
 		if !more {
-			return
+			return some
 		}
 	}
 }
@@ -201,6 +203,9 @@ func (w *worker) event(c *Conn, e *event) {
 		w.leave(c)
 	case e.readable() || e.closed():
 		c.on(input)
+		if e.closed() {
+			c.on(eof)
+		}
 		w.readInput(c)
 	}
 }
@@ -208,8 +213,9 @@ func (w *worker) event(c *Conn, e *event) {
 // readInput reads what a client has sent, until there is something to be dealt
 // with.
 func (w *worker) readInput(c *Conn) {
-	for c.is(input) && !c.is(paused) && c.fd >= 0 {
-		b, err := receive(c.fd, w.sockets.input())
+	for c.is(input) && !c.is(paused) && c.fd >= 0 && c.kind.Parked.Input != nil && (c.state != visiting || !c.is(blocked)) {
+		buf := w.sockets.input()
+		b, err := receive(c.fd, buf)
 		switch {
 		case err == errAgain:
 			c.off(input)
@@ -218,8 +224,12 @@ func (w *worker) readInput(c *Conn) {
 		case c.is(closing):
 			// It is no more than the goodbye; what else it may be comes late.
 		default:
-			c.on(paused)
-			c.kind.Parked.Input(c, b)
+			if len(b) < len(buf) && !c.is(eof) {
+				c.off(input) // that was all: the poller tells of more
+			}
+			if !c.kind.Parked.Input(c, b) {
+				c.on(paused)
+			}
 		}
 	}
 }
@@ -245,6 +255,9 @@ func (w *worker) writable(c *Conn) {
 	case c.is(blocked) || c.fd < 0:
 	case c.state == gone:
 		w.sayGoodbye(c)
+	case c.state == visiting:
+		w.keepTime(c)
+		w.readInput(c)
 	default:
 		w.ready(c)
 	}
@@ -296,6 +309,9 @@ func (w *worker) sendQueued() {
 		s.pieces = s.pieces[:0]
 		for _, it := range o.items {
 			s.pieces = append(s.pieces, piece{bytes: it.Bytes, message: it.Message})
+		}
+		if o.items == nil { // a response
+			s.pieces = append(s.pieces, piece{bytes: o.bytes})
 		}
 		w.cutOff(o.conn, s.pieces, int(n))
 		clear(s.pieces)

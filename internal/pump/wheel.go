@@ -123,6 +123,11 @@ func (w *worker) due(c *Conn) {
 		return
 	case c.state == gone:
 		return
+	case c.state == visiting && !c.is(blocked):
+		if silent >= w.wheel.span(c.kind.Limit) {
+			w.leave(c)
+			return
+		}
 	case c.kind.Poll:
 		if int32(w.wheel.at-c.touched) >= 0 {
 			w.expire(c)
@@ -144,6 +149,8 @@ func (w *worker) due(c *Conn) {
 func (w *worker) keepTime(c *Conn) {
 	switch {
 	case c.state == gone:
+	case c.state == visiting && !c.is(blocked):
+		w.wheel.set(c, c.touched+w.wheel.span(c.kind.Limit))
 	case c.kind.Poll:
 		if !c.is(expired) {
 			w.wheel.set(c, c.touched)

@@ -17,8 +17,9 @@ type command struct {
 // A worker owns a share of the connections. All its fields but the inbox
 // belong to its goroutine.
 type worker struct {
-	pump  *Pump
-	inbox *mailbox[command]
+	pump   *Pump
+	number int
+	inbox  *mailbox[command]
 
 	// pos is how far the worker has walked the log. A live connection has been
 	// handed all its messages up to pos, but for those of fan-outs in progress.
@@ -30,6 +31,7 @@ type worker struct {
 	turn    int // the fan-out whose slice comes next
 	// catchups wait to have the log read for them.
 	catchups []*Conn
+	revisits []*Conn
 	sockets  sockets
 
 	wheel    *wheel
@@ -68,10 +70,11 @@ const (
 // linger is how long a client has to close its connection after the end.
 const linger = time.Second
 
-func newWorker(p *Pump) *worker {
+func newWorker(p *Pump, number int) *worker {
 	wheel := newWheel(p.opts.Heartbeat)
 	return &worker{
 		pump:     p,
+		number:   number,
 		inbox:    newMailbox[command](),
 		pos:      p.engine.End(),
 		index:    newIndex(),
@@ -87,10 +90,16 @@ func (w *worker) run() {
 	defer w.closeSockets()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for w.pump.ctx.Err() == nil {
-		if w.work() {
+	for looked := false; w.pump.ctx.Err() == nil; {
+		if w.work(looked) {
+			looked = false
 			continue
 		}
+		if !looked && w.sockets.poller != nil {
+			looked = true // under load there is something now and then, and waking up costs more
+			continue
+		}
+		looked = false
 		timer.Reset(w.wheel.sleep(w.now))
 		select {
 		case <-w.inbox.woken:
@@ -100,15 +109,18 @@ func (w *worker) run() {
 	}
 }
 
-// work is one turn. It tells whether there is more to do at once.
-func (w *worker) work() bool {
+// work is one turn. It tells whether there may be more to do at once. With look
+// it asks the poller also where that has told of nothing.
+func (w *worker) work(look bool) bool {
 	w.now = time.Now()
 	w.beat()
 	w.runCommands()
-	w.runEvents()
-	busy := w.walk()
+	busy := w.runEvents(look)
+	busy = w.walk() || busy
 	busy = w.runFanout() || busy
-	return w.runCatchups() || busy
+	busy = w.runCatchups() || busy
+	w.sendQueued()
+	return w.runRevisits() || busy
 }
 
 func (w *worker) runCommands() {
@@ -286,6 +298,8 @@ func (w *worker) offer(c *Conn, f Flush) {
 	switch {
 	case c.slot != nil:
 		c.slot.flushes <- f
+	case c.kind.Poll && c.kind.Parked.Reply != nil:
+		w.respond(w.revisit(c), c.kind.Parked.Reply(c, f))
 	case c.kind.Poll:
 		w.unwatch(c)
 		c.kind.Parked.Answer(c, f)
@@ -365,6 +379,9 @@ func (w *worker) forget(c *Conn) {
 	if c.state == gone {
 		return
 	}
+	if c.state != visiting {
+		w.pump.conns.Add(-1)
+	}
 	c.state = gone
 	c.left.Store(true)
 	if !c.is(closing) {
@@ -383,7 +400,6 @@ func (w *worker) forget(c *Conn) {
 		}
 		r.requests, r.from, r.ending = nil, nil, nil
 	}
-	w.pump.conns.Add(-1)
 }
 
 // ready is called when a connection that had no room has it again.

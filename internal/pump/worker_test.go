@@ -19,7 +19,7 @@ func testWorker(t *testing.T) (*worker, engine.Engine) {
 	p := &Pump{engine: log, opts: Options{Heartbeat: time.Hour, WriteTimeout: time.Hour}, frames: newFrames(1 << 20), reads: newMailbox[read]()}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	t.Cleanup(p.cancel)
-	w := newWorker(p)
+	w := newWorker(p, 0)
 	p.workers = []*worker{w}
 	return w, log
 }
@@ -28,9 +28,9 @@ func testWorker(t *testing.T) (*worker, engine.Engine) {
 func joined(t *testing.T, w *worker, channels ...string) *Conn {
 	t.Helper()
 	c := w.pump.Join(ConnOptions{Kind: &Kind{}, Channels: channels, After: w.pump.engine.End()})
-	w.work()
+	w.work(false)
 	for c.state != live {
-		w.work()
+		w.work(false)
 	}
 	<-c.slot.flushes
 	return c
@@ -47,7 +47,7 @@ func take(t *testing.T, w *worker, c *Conn) Flush {
 			}
 			return f
 		default:
-			w.work()
+			w.work(false)
 		}
 	}
 	t.Fatal("nothing comes")
@@ -67,7 +67,7 @@ func TestFanoutYields(t *testing.T) {
 	if _, err := log.Append(t.Context(), engine.Batch{Messages: []engine.Message{{Channel: "wide"}, {Channel: "quiet"}, {Channel: "wide"}}}); err != nil {
 		t.Fatal(err)
 	}
-	w.work()
+	w.work(false)
 	if len(quiet.slot.flushes) != 1 {
 		t.Error("the quiet channel's reader was not served in the first turn")
 	}
@@ -84,7 +84,7 @@ func TestFanoutYields(t *testing.T) {
 		t.Errorf("%d readers of the wide channel were served in the first turn, want at most %d", n, wideList)
 	}
 	for range 30 {
-		w.work()
+		w.work(false)
 	}
 	if n := served(); n != len(wide) {
 		t.Errorf("%d of %d readers of the wide channel were served in the end", n, len(wide))
@@ -113,7 +113,7 @@ func TestLeaveDuringFanout(t *testing.T) {
 		}
 	}
 	publish()
-	w.work()
+	w.work(false)
 	for i, c := range wide {
 		if i%3 == 0 {
 			c.Leave()
@@ -122,7 +122,7 @@ func TestLeaveDuringFanout(t *testing.T) {
 	late := joined(t, w, "wide")
 	publish()
 	for len(w.fanouts) > 0 || w.pos != log.End() {
-		w.work()
+		w.work(false)
 	}
 	for i, c := range append(wide, late) {
 		want := []uint64{1, 2}

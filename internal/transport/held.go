@@ -13,7 +13,9 @@ import (
 	"time"
 	"unique"
 
+	"github.com/halley-comet/halley/internal/handback"
 	"github.com/halley-comet/halley/internal/pump"
+	"github.com/halley-comet/halley/internal/socket"
 	"github.com/halley-comet/halley/internal/wire"
 )
 
@@ -25,6 +27,8 @@ type heldPoll struct {
 	http   *http.Server
 	conn   net.Conn
 	fd     int
+	// back takes the connection after the answer, in place of http; or nil.
+	back handback.Func
 	// input is what the client sent after its request.
 	input []byte
 	// header is the answer's, as far as it is known yet. Most are the same.
@@ -36,16 +40,17 @@ type heldPoll struct {
 
 // parkPoll holds a poll on a connection that was hijacked. It returns false
 // once it has answered.
-func (s *Server) parkPoll(conn net.Conn, input []byte, h http.Header, r *http.Request, q *Request, o pump.ConnOptions) (parked bool) {
-	p := &heldPoll{server: s, conn: conn, input: input, q: *q, last: r.Close}
+func (s *Server) parkPoll(conn net.Conn, input []byte, back handback.Func, h http.Header, r *http.Request, q *Request, o pump.ConnOptions) (parked bool) {
+	p := &heldPoll{server: s, conn: conn, input: input, back: back, q: *q, last: r.Close}
 	p.q.Channels = nil // the pump has them
 	p.http, _ = r.Context().Value(http.ServerContextKey).(*http.Server)
 	if p.last || p.http == nil {
 		p.last = true
 		h.Set("Connection", "close")
 	}
+	h.Set("Content-Type", pollType(q))
 	p.header = unique.Make(string(appendHeader(nil, h)))
-	fd, ok := descriptor(conn)
+	fd, ok := socket.Descriptor(conn)
 	if ok {
 		p.fd = fd
 		o.Kind, o.Owner = s.held, p
@@ -94,29 +99,26 @@ func (s *Server) heldKind() *pump.Kind {
 
 // answer returns the response.
 func (p *heldPoll) answer(f pump.Flush) []byte {
-	body, problem := pollBody(&p.q, f)
+	return p.server.pollResponse(&p.q, p.header.Value(), f)
+}
+
+// pollResponse returns the whole response to a poll, whose header is known.
+func (s *Server) pollResponse(q *Request, header string, f pump.Flush) []byte {
+	body, problem := pollBody(q, f)
 	if problem != nil {
-		return p.refusal(problem)
+		lines := textproto.NewReader(bufio.NewReader(strings.NewReader(header + "\r\n")))
+		h, _ := lines.ReadMIMEHeader() // it was written by us
+		w := refusal{header: http.Header(h), status: http.StatusOK}
+		s.Refuse(&w, nil, q, problem)
+		return append(appendDate(appendHeader(appendStatus(nil, w.status), w.header)), w.body...)
 	}
-	header := p.header.Value()
 	b := make([]byte, 0, len(header)+160+len(body))
-	b = append(b, "HTTP/1.1 200 OK\r\nContent-Type: "...)
-	b = append(b, pollType(&p.q)...)
-	b = append(b, "\r\nContent-Length: "...)
+	b = append(b, "HTTP/1.1 200 OK\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(body)), 10)
 	b = append(b, "\r\n"...)
 	b = append(b, header...)
 	b = appendDate(b)
 	return append(b, body...)
-}
-
-// refusal returns the response that says why there is no answer.
-func (p *heldPoll) refusal(problem *wire.Problem) []byte {
-	lines := textproto.NewReader(bufio.NewReader(strings.NewReader(p.header.Value() + "\r\n")))
-	header, _ := lines.ReadMIMEHeader() // it was written by us
-	w := refusal{header: http.Header(header), status: http.StatusOK}
-	p.server.Refuse(&w, nil, &p.q, problem)
-	return append(appendDate(appendHeader(appendStatus(nil, w.status), w.header)), w.body...)
 }
 
 // A refusal is a response that is kept.
@@ -149,9 +151,16 @@ func (p *heldPoll) write(b []byte) {
 // next gives the connection back for the client's next request.
 func (p *heldPoll) next() {
 	_ = p.conn.SetDeadline(time.Time{})
-	if p.last || !p.server.returned.Give(p.http, p.conn, p.input) {
-		_ = p.conn.Close()
+	switch {
+	case p.last:
+	case p.back != nil:
+		if p.back(p.conn, p.input) {
+			return
+		}
+	case p.server.returned.Give(p.http, p.conn, p.input):
+		return
 	}
+	_ = p.conn.Close()
 }
 
 // watch reads ahead, to notice when the client is gone: the context ends then.

@@ -10,6 +10,7 @@ import (
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/internal/handback"
 	"github.com/halley-comet/halley/internal/pump"
+	"github.com/halley-comet/halley/internal/socket"
 	"github.com/halley-comet/halley/internal/wire"
 )
 
@@ -32,11 +33,11 @@ func (s *Server) mayPark(w http.ResponseWriter, r *http.Request) bool {
 }
 
 // hijack takes a connection over from the HTTP server, with what the client
-// has sent beyond its request.
-func hijack(w http.ResponseWriter) (conn net.Conn, input []byte, err error) {
+// has sent beyond its request, and what takes it back, if there is anything.
+func hijack(w http.ResponseWriter) (conn net.Conn, input []byte, back handback.Func, err error) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	_ = conn.SetDeadline(time.Time{}) // those of the embedder's server
 	if n := rw.Reader.Buffered(); n > 0 {
@@ -44,9 +45,9 @@ func hijack(w http.ResponseWriter) (conn net.Conn, input []byte, err error) {
 		_, _ = io.ReadFull(rw.Reader, input) // from memory
 	}
 	if given, ok := conn.(*handback.Conn); ok {
-		conn = given.Bare()
+		conn, back = given.Bare(), given.Back()
 	}
-	return conn, input, nil
+	return conn, input, back, nil
 }
 
 // appendStatus begins a response (RFC 9112, 4).
@@ -130,16 +131,20 @@ func (s *Server) parkedKind(t *stream) *pump.Kind {
 	return k
 }
 
-// parkStream serves a stream on a connection that was hijacked. It tells
-// whether the stream goes on after it returns.
-func (s *Server) parkStream(conn net.Conn, h http.Header, t *stream, padding int, o pump.ConnOptions) bool {
+// parkedHead returns the head of a stream's response, without its date.
+func parkedHead(t *stream, h http.Header) []byte {
 	t.setHeader(h)
 	h.Set("Transfer-Encoding", "chunked")
 	h.Set("Connection", "close")
-	head := appendDate(appendHeader(appendStatus(make([]byte, 0, 512), http.StatusOK), h))
-	head = appendChunk(head, t.head(padding))
+	return appendHeader(appendStatus(make([]byte, 0, 512), http.StatusOK), h)
+}
+
+// parkStream serves a stream on a connection that was hijacked. It tells
+// whether the stream goes on after it returns.
+func (s *Server) parkStream(conn net.Conn, h http.Header, t *stream, padding int, o pump.ConnOptions) bool {
+	head := appendChunk(appendDate(parkedHead(t, h)), t.head(padding))
 	o.Kind = s.kinds[t.framing.Slot()+chunkedSlots]
-	if fd, ok := detach(conn); ok {
+	if fd, ok := socket.Detach(conn); ok {
 		s.Pump.Park(o, pump.Socket{FD: fd, Head: head})
 		return true
 	}

@@ -28,8 +28,8 @@ func (envelopes) AppendControl(dst []byte, c *wire.Control) []byte {
 func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o pump.ConnOptions) (parked bool) {
 	o.Kind, o.Timeout = pollKind, q.Timeout
 	if q.Timeout > 0 && s.mayPark(w, r) { // what is answered at once is not worth it
-		if conn, input, err := hijack(w); err == nil {
-			return s.parkPoll(conn, input, w.Header(), r, q, o)
+		if conn, input, back, err := hijack(w); err == nil {
+			return s.parkPoll(conn, input, back, w.Header(), r, q, o)
 		}
 	}
 	rc := http.NewResponseController(w)

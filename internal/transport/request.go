@@ -164,20 +164,27 @@ func Channels(list []string, max int) ([]string, *wire.Problem) {
 }
 
 func (q *Request) parseStart(r *http.Request, form url.Values, _ Defaults) *wire.Problem {
-	start, p := ParseStart(form.Get("cursor"))
+	start, p := parseStart(form.Get("cursor"), r.Header.Get("Last-Event-ID"))
+	if p == nil {
+		q.Start = start
+	}
+	return p
+}
+
+func parseStart(cursor, lastEventID string) (Start, *wire.Problem) {
+	start, p := ParseStart(cursor)
 	if p != nil {
-		return p
+		return start, p
 	}
 	// A browser's EventSource comes back with the URL it began with, so what
 	// it saw last wins. It cannot be told of an error here: a position that
 	// makes no sense is a gap.
-	if last := r.Header.Get("Last-Event-ID"); last != "" {
-		if start, p = ParseStart(last); p != nil {
+	if lastEventID != "" {
+		if start, p = ParseStart(lastEventID); p != nil {
 			start = Start{Cursor: nowhere}
 		}
 	}
-	q.Start = start
-	return nil
+	return start, nil
 }
 
 // ParseStart reads a cursor as a client gives it.

@@ -41,7 +41,7 @@ func (t *stream) kind() *pump.Kind {
 // goes on by itself.
 func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, t *stream, padding int, o pump.ConnOptions) (parked bool) {
 	if s.mayPark(w, r) {
-		if conn, _, err := hijack(w); err == nil {
+		if conn, _, _, err := hijack(w); err == nil {
 			return s.parkStream(conn, w.Header(), t, padding, o)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/internal/pump"
+	"github.com/halley-comet/halley/internal/socket"
 	"github.com/halley-comet/halley/internal/wire"
 )
 
@@ -70,7 +71,7 @@ func (s *Server) webSocketKind(padding int) *pump.Kind {
 			client, _ := c.Owner().(*webSocketClient)
 			return client.closeFrame(last)
 		},
-		Input: func(c *pump.Conn, b []byte) {
+		Input: func(c *pump.Conn, b []byte) (done bool) {
 			client, _ := c.Owner().(*webSocketClient)
 			if client == nil {
 				client = &webSocketClient{server: s, conn: c}
@@ -81,6 +82,7 @@ func (s *Server) webSocketKind(padding int) *pump.Kind {
 				client.read(s.Pump.Closed(), b)
 				c.Resume()
 			})
+			return false
 		},
 		Gone: func(*pump.Conn) { s.Gone() },
 	}}
@@ -100,7 +102,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, q *Reque
 	}
 	o.Kind = s.webSocketKind(q.Padding)
 	if s.mayPark(w, r) {
-		if fd, ok := detach(c); ok {
+		if fd, ok := socket.Detach(c); ok {
 			s.Pump.Park(o, pump.Socket{FD: fd, Head: head, Input: input})
 			return true
 		}
@@ -181,7 +183,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (c net.Conn, he
 		p.Write(w)
 		return nil, nil, nil
 	}
-	c, input, err := hijack(w)
+	c, input, _, err := hijack(w)
 	if err != nil {
 		return nil, nil, nil // the server has said so, or the client is gone
 	}

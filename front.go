@@ -1,0 +1,119 @@
+package halley
+
+import (
+	"bytes"
+	"cmp"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/front"
+	"github.com/halley-comet/halley/internal/pump"
+)
+
+// Front returns a listener for a server to serve in place of l:
+//
+//	server.Serve(hub.Front(server, l))
+//
+// The hub then reads plain requests to subscribe and to publish from the
+// sockets that l accepts, by itself: a poll that comes back costs a sixth, and
+// a client that reconnects a third of what it costs through net/http. All else
+// is the server's, which keeps its time-outs. These requests do not reach the
+// server's Handler: no middleware, no log and no other handler sees them. So it
+// is for programs that have nothing of the kind around the hub's path, which
+// [Options.Path] must say (default "/comet").
+//
+// Where connections cannot be parked, Front returns l.
+func (h *Hub) Front(server *http.Server, l net.Listener) net.Listener {
+	if h.opts.NoParking {
+		return l
+	}
+	return front.New(l, front.Options{
+		Pump:          h.pump,
+		Mount:         h.mount() + "/",
+		Plan:          h.plan,
+		Polls:         h.transports.PreparedPolls,
+		HeaderTimeout: cmp.Or(server.ReadHeaderTimeout, server.ReadTimeout, 10*time.Second),
+		IdleTimeout:   cmp.Or(server.IdleTimeout, server.ReadTimeout, 2*time.Minute),
+	})
+}
+
+func (h *Hub) mount() string { return strings.TrimSuffix(cmp.Or(h.opts.Path, "/comet"), "/") }
+
+// plan returns what is done with a request and those alike, or nil if it is
+// not as plain as most, or wrong: it is then served, or refused, by ServeHTTP.
+func (h *Hub) plan(r *http.Request, polls *pump.Kind) *front.Plan {
+	header := http.Header{}
+	if h.begin(header, r) != nil {
+		return nil
+	}
+	switch rest := strings.TrimPrefix(r.URL.Path, h.mount()+"/"); {
+	case rest == "subscribe" && r.Method == http.MethodGet:
+		return h.planSubscribe(r, header, polls)
+	case rest == "publish" && r.Method == http.MethodPost:
+		return h.planPublish(r, header)
+	}
+	return nil
+}
+
+func (h *Hub) planSubscribe(r *http.Request, header http.Header, polls *pump.Kind) *front.Plan {
+	form, p := query(r)
+	if p != nil {
+		return nil
+	}
+	q, p := h.parseSubscribe(r, form)
+	if p != nil {
+		return nil
+	}
+	prepared := h.transports.Prepare(q, header, polls)
+	if prepared == nil {
+		return nil
+	}
+	return &front.Plan{Join: func(c *pump.Conn, r *front.Request) bool {
+		start, ok := prepared.StartAt(r.Cursor, r.LastEventID)
+		if !ok || h.enter() != nil {
+			return false
+		}
+		prepared.Join(c, h.after(start))
+		return true
+	}}
+}
+
+func (h *Hub) planPublish(r *http.Request, header http.Header) *front.Plan {
+	log, ok := h.engine.(engine.Immediate)
+	if !ok {
+		return nil // a worker must not wait
+	}
+	form, p := h.parsePublish(r)
+	if p != nil {
+		return nil
+	}
+	header.Set("Content-Type", "application/json; charset=utf-8")
+	var lines bytes.Buffer
+	_ = header.Write(&lines) // to memory
+	return &front.Plan{Answer: func(dst []byte, r *front.Request) ([]byte, bool) {
+		if len(r.Body) > h.opts.MaxBody {
+			return dst, false
+		}
+		batch, p := form.batch(h, bytes.Clone(r.Body))
+		if p != nil {
+			return dst, false
+		}
+		receipt, err := log.AppendNow(batch)
+		if err != nil {
+			return dst, false
+		}
+		body := form.appendReceipt(nil, receipt)
+		dst = append(dst, "HTTP/1.1 200 OK\r\nContent-Length: "...)
+		dst = strconv.AppendInt(dst, int64(len(body)), 10)
+		dst = append(dst, "\r\n"...)
+		dst = append(dst, lines.Bytes()...)
+		dst = append(dst, "Date: "...)
+		dst = time.Now().UTC().AppendFormat(dst, http.TimeFormat)
+		dst = append(dst, "\r\n\r\n"...)
+		return append(dst, body...), true
+	}}
+}

@@ -1,0 +1,92 @@
+package pump
+
+// A visitor is a parked connection that is subscribed to nothing yet, or no
+// more: what its client sends goes to Kind.Parked.Input, which answers it
+// (Respond), subscribes it (Join), or takes the socket away (Release). Those
+// three are for Input alone, in whose worker they act.
+
+// Visit adds a visitor, which is cut when nothing comes from it within
+// kind.Limit. It returns false once the pump is closed, and leaves the socket to
+// the caller.
+func (p *Pump) Visit(kind *Kind, fd int) bool {
+	w := p.nextWorker()
+	c := &Conn{worker: w, kind: kind, state: visiting, fd: int32(fd), first: -1}
+	return w.inbox.put(command{conn: c, do: (*worker).visit})
+}
+
+func (w *worker) visit(c *Conn) {
+	if err := w.watch(c); err != nil {
+		w.pump.opts.Logger.Error("halley: a socket cannot be polled", "error", err)
+		w.leave(c)
+		return
+	}
+	c.touched = w.wheel.at
+	w.keepTime(c)
+}
+
+// Worker tells which of the pump's workers serves the connection, from 0.
+func (c *Conn) Worker() int { return c.worker.number }
+
+// Workers returns how many workers there are.
+func (p *Pump) Workers() int { return len(p.workers) }
+
+// Respond sends bytes to a visitor. There is one call for what Input was
+// called with.
+func (c *Conn) Respond(b []byte) { c.worker.respond(c, b) }
+
+// Become sets what a visitor is, from its next request on.
+func (c *Conn) Become(kind *Kind) { c.kind = kind }
+
+// Join makes a visitor a subscriber. Head is written before anything else.
+func (c *Conn) Join(o ConnOptions, head []byte) {
+	w := c.worker
+	w.wheel.remove(c)
+	c.kind, c.owner, c.state = o.Kind, o.Owner, behind
+	c.rare = &rare{cursor: o.After, from: o.From, head: head}
+	w.pump.conns.Add(1)
+	w.join(c, o.Channels, o.Timeout)
+}
+
+// Release ends a visitor and returns its socket, which is the caller's then.
+func (c *Conn) Release() (fd int) {
+	w := c.worker
+	fd = int(c.fd)
+	w.unwatch(c)
+	w.forget(c)
+	return fd
+}
+
+// revisit makes a visitor of a poll's socket. The poll is forgotten later:
+// something may still be on its way to it.
+func (w *worker) revisit(c *Conn) *Conn {
+	v := &Conn{
+		worker: w, kind: c.kind.Next, state: visiting, fd: c.fd, generation: c.generation, first: -1,
+		flags: c.flags & (watched | input | eof), touched: w.wheel.at,
+	}
+	w.sockets.conns[c.fd] = v
+	c.fd = -1
+	w.keepTime(v)
+	if v.is(input) {
+		w.revisits = append(w.revisits, v)
+	}
+	return v
+}
+
+// runRevisits reads what clients sent while their polls were held.
+func (w *worker) runRevisits() bool {
+	list := w.revisits
+	w.revisits = nil
+	for _, v := range list {
+		w.readInput(v)
+	}
+	return len(list) > 0
+}
+
+// respond has bytes sent with the next batch.
+func (w *worker) respond(c *Conn, b []byte) {
+	s := &w.sockets
+	s.queue = append(s.queue, outgoing{conn: c, bytes: b})
+	if len(s.queue) == sendBatch {
+		w.sendQueued()
+	}
+}

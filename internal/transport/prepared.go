@@ -1,0 +1,102 @@
+package transport
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/pump"
+)
+
+// A Prepared is a subscribe request as far as it does not depend on where it
+// starts, ready to be served any number of times on sockets that the HTTP
+// server does not have. It belongs to one of the pump's workers.
+type Prepared struct {
+	server *Server
+	q      Request
+	kind   *pump.Kind
+	// header is what the response has for a head, without its date; body is
+	// what a stream's begins with.
+	header string
+	body   []byte
+
+	// What was answered last: polls that are alike mostly get the same.
+	last     pump.Flush
+	made     time.Time
+	response []byte
+}
+
+// Prepare prepares a request whose response has the header h, next to what the
+// transport adds. Polls, once answered, become visitors of the kind next. It
+// returns nil for WebSocket, which is for the HTTP server to upgrade.
+func (s *Server) Prepare(q *Request, h http.Header, polls *pump.Kind) *Prepared {
+	p := &Prepared{server: s, q: *q, kind: polls}
+	switch q.Transport {
+	case WebSocket:
+		return nil
+	case LongPolling, JSONP:
+		h.Set("Content-Type", pollType(q))
+		p.header = string(appendHeader(nil, h))
+		return p
+	}
+	t := s.stream(q)
+	p.kind = s.kinds[t.framing.Slot()+chunkedSlots]
+	p.header = string(parkedHead(t, h))
+	p.body = appendChunk(nil, t.head(q.Padding))
+	return p
+}
+
+// StartAt returns where a request starts that has these values for cursor and
+// Last-Event-ID, nil if it has none. It reports false for one that is to be
+// refused.
+func (p *Prepared) StartAt(cursor, lastEventID []byte) (Start, bool) {
+	start, problem := parseStart(string(cursor), string(lastEventID))
+	return start, problem == nil
+}
+
+// Join subscribes a visitor.
+func (p *Prepared) Join(c *pump.Conn, after engine.Cursor) {
+	var head []byte
+	if !p.kind.Poll {
+		head = make([]byte, 0, len(p.header)+len("Date: \r\n\r\n")+len(http.TimeFormat)+len(p.body))
+		head = append(appendDate(append(head, p.header...)), p.body...)
+	}
+	c.Join(pump.ConnOptions{Kind: p.kind, Channels: p.q.Channels, After: after, Timeout: p.q.Timeout, Owner: p}, head)
+}
+
+// PreparedPolls returns the kind of polls whose connections become visitors of
+// another kind once they are answered.
+func (s *Server) PreparedPolls(next *pump.Kind) *pump.Kind {
+	return &pump.Kind{Framing: envelopes{}, Poll: true, Next: next, Parked: pump.Parked{
+		Reply: func(c *pump.Conn, f pump.Flush) []byte {
+			s.Gone()
+			return c.Owner().(*Prepared).reply(f)
+		},
+		Gone: func(*pump.Conn) { s.Gone() },
+	}}
+}
+
+// reply returns the whole response.
+func (p *Prepared) reply(f pump.Flush) []byte {
+	if now := time.Now(); !sameMessages(p.last, f) || now.Sub(p.made) > time.Second {
+		p.response, p.made = p.server.pollResponse(&p.q, p.header, f), now
+		if p.last = f; len(p.response) > maxKept {
+			p.last = pump.Flush{}
+		}
+	}
+	return p.response
+}
+
+// maxKept is the size of a response at most that is kept for other polls.
+const maxKept = 16 << 10
+
+// sameMessages tells whether two flushes of polls that are alike are known to
+// be the same: they have the same number of messages between the same two.
+func sameMessages(a, b pump.Flush) bool {
+	n := len(b.Items)
+	if n == 0 || len(a.Items) != n || a.Position != b.Position {
+		return false
+	}
+	first, last := b.Items[0].Message, b.Items[n-1].Message
+	return first != nil && a.Items[0].Message == first && a.Items[n-1].Message == last
+}
