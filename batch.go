@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/internal/wire"
@@ -74,7 +73,7 @@ func parseItem(b []byte) (it item, err error) {
 }
 
 // readBatch reads a batch of lines.
-func (h *Hub) readBatch(body []byte, params url.Values) ([]Message, *wire.Problem) {
+func (h *Hub) readBatch(body []byte, f *publishForm) ([]Message, *wire.Problem) {
 	var list []Message
 	for n := 1; len(body) > 0; n++ {
 		line, rest, _ := bytes.Cut(body, []byte{'\n'})
@@ -85,7 +84,7 @@ func (h *Hub) readBatch(body []byte, params url.Values) ([]Message, *wire.Proble
 		if len(list) == engine.MaxBatch {
 			return nil, atLine(n, wire.NewProblem(wire.TooLarge, fmt.Sprintf("a batch has at most %d lines", engine.MaxBatch)))
 		}
-		m, p := h.readLine(line, params)
+		m, p := h.readLine(line, f)
 		if p != nil {
 			return nil, atLine(n, p)
 		}
@@ -97,7 +96,7 @@ func (h *Hub) readBatch(body []byte, params url.Values) ([]Message, *wire.Proble
 	return list, nil
 }
 
-func (h *Hub) readLine(line []byte, params url.Values) (m Message, p *wire.Problem) {
+func (h *Hub) readLine(line []byte, f *publishForm) (m Message, p *wire.Problem) {
 	it, err := parseItem(line)
 	if err == nil {
 		m, err = it.message()
@@ -106,14 +105,13 @@ func (h *Hub) readLine(line []byte, params url.Values) (m Message, p *wire.Probl
 		return m, wire.NewProblem(wire.InvalidMessage, err.Error())
 	}
 	if it.Channel == nil {
-		channels := params["channel"]
-		if len(channels) != 1 {
+		if len(f.channels) != 1 {
 			return m, wire.NewProblem(wire.InvalidChannel, "the line has no channel, and the query not just one")
 		}
-		m.Channel = channels[0]
+		m.Channel = f.channels[0]
 	}
 	if m.Type == "" {
-		m.Type = params.Get("type")
+		m.Type = f.params.Get("type")
 	}
 	return m, h.checkPublish(&m)
 }

@@ -74,10 +74,21 @@ func (h *Hub) planSubscribe(r *http.Request, header http.Header, polls *pump.Kin
 	}
 	return &front.Plan{Join: func(c *pump.Conn, r *front.Request) bool {
 		start, ok := prepared.StartAt(r.Cursor, r.LastEventID)
-		if !ok || h.enter() != nil {
+		if !ok {
 			return false
 		}
-		prepared.Join(c, h.after(start))
+		channels := q.Channels
+		if r.Channel != nil {
+			name := string(r.Channel)
+			if engine.CheckPattern(name) != nil {
+				return false
+			}
+			channels = []string{name}
+		}
+		if h.enter() != nil {
+			return false
+		}
+		prepared.Join(c, channels, h.after(start))
 		return true
 	}}
 }
@@ -97,6 +108,10 @@ func (h *Hub) planPublish(r *http.Request, header http.Header) *front.Plan {
 	return &front.Plan{Answer: func(dst []byte, r *front.Request) ([]byte, bool) {
 		if len(r.Body) > h.opts.MaxBody {
 			return dst, false
+		}
+		form := form
+		if r.Channel != nil {
+			form.channels = []string{string(r.Channel)}
 		}
 		batch, p := form.batch(h, bytes.Clone(r.Body))
 		if p != nil {

@@ -89,6 +89,7 @@ func (f *publishForm) appendReceipt(body []byte, receipt Receipt) []byte {
 // A publishForm is what a publish request says but for its body.
 type publishForm struct {
 	params      url.Values
+	channels    []string // of params
 	contentType string
 	media       string
 	key         string
@@ -106,6 +107,7 @@ func (h *Hub) parsePublish(r *http.Request) (f publishForm, p *wire.Problem) {
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return f, wire.NewProblem(wire.UnsupportedBody, fmt.Sprintf("Content-Encoding %.40q: send the body as it is", e))
 	}
+	f.channels = f.params["channel"]
 	f.contentType = r.Header.Get("Content-Type")
 	if err := engine.CheckContentType(f.contentType); err != nil {
 		return f, wire.NewProblem(wire.InvalidMessage, wire.Detail(err))
@@ -120,11 +122,11 @@ func (h *Hub) parsePublish(r *http.Request) (f publishForm, p *wire.Problem) {
 func (f *publishForm) batch(h *Hub, body []byte) (b Batch, p *wire.Problem) {
 	switch f.media {
 	case ndjsonType:
-		b.Messages, p = h.readBatch(body, f.params)
+		b.Messages, p = h.readBatch(body, f)
 	case formType:
-		b.Messages, p = h.readForm(body, f.params)
+		b.Messages, p = h.readForm(body, f)
 	default:
-		b.Messages, p = h.messages(f.params["channel"], Message{Type: f.params.Get("type"), ContentType: f.contentType, Data: body})
+		b.Messages, p = h.messages(f.channels, Message{Type: f.params.Get("type"), ContentType: f.contentType, Data: body})
 	}
 	if p == nil && f.key != "" {
 		b.Key, b.Digest = f.key, digest(b.Messages, f.list)
@@ -176,7 +178,7 @@ func (h *Hub) checkPublish(m *Message) *wire.Problem {
 }
 
 // readForm reads what a plain HTML form sends.
-func (h *Hub) readForm(body []byte, params url.Values) ([]Message, *wire.Problem) {
+func (h *Hub) readForm(body []byte, f *publishForm) ([]Message, *wire.Problem) {
 	form, err := url.ParseQuery(string(body))
 	if err != nil || !form.Has("data") {
 		return nil, wire.NewProblem(wire.InvalidMessage,
@@ -184,7 +186,7 @@ func (h *Hub) readForm(body []byte, params url.Values) ([]Message, *wire.Problem
 	}
 	m := Message{Type: form.Get("type"), ContentType: textType, Data: []byte(form.Get("data"))}
 	if m.Type == "" {
-		m.Type = params.Get("type")
+		m.Type = f.params.Get("type")
 	}
-	return h.messages(append(params["channel"], form["channel"]...), m)
+	return h.messages(append(f.channels[:len(f.channels):len(f.channels)], form["channel"]...), m)
 }

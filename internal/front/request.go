@@ -20,8 +20,11 @@ type request struct {
 
 // A Request is what varies among requests that are alike.
 type Request struct {
-	// Cursor and LastEventID are those of a subscribe request. Nil tells that
-	// there is none.
+	// Channel is the request's only channel. Where there is none, or not one
+	// alone, it is nil, and what there is does not vary.
+	Channel []byte
+	// Cursor and LastEventID are those of a subscribe request, nil where there
+	// is none.
 	Cursor, LastEventID []byte
 	Body                []byte
 }
@@ -58,10 +61,11 @@ func cut(b, mount, buf []byte) (r request, ok bool) {
 	if get {
 		// From the end, so that what is still to be cut out keeps its place.
 		r.LastEventID = r.cutHeader(line, &lastEventID, isCursor)
-		r.Cursor = r.cutParameter(line, "cursor=")
+		r.cutParameters(line)
 		return r, true
 	}
 	length := r.cutHeader(line, &contentLength, isDigit)
+	r.cutParameters(line)
 	n, err := strconv.ParseUint(string(length), 10, 31)
 	if err != nil || int(n) > len(b)-end {
 		return r, false
@@ -85,26 +89,56 @@ func (r *request) cutHeader(from int, names *[2][]byte, kind func(byte) bool) []
 	return nil
 }
 
-// cutParameter cuts a parameter's value out of the key's first line.
-func (r *request) cutParameter(line int, name string) []byte {
-	at := bytes.IndexByte(r.head[:line], '?')
-	for at >= 0 && at < line {
-		at++
-		if bytes.HasPrefix(r.head[at:line], []byte(name)) {
-			at += len(name)
-			value := r.head[at:line]
-			if n := bytes.IndexAny(value, "& "); n >= 0 {
-				value = value[:n]
-			}
-			return r.cutOut(at, value, isCursor)
-		}
-		next := bytes.IndexByte(r.head[at:line], '&')
-		if next < 0 {
-			break
-		}
-		at += next
+// cutParameters cuts the only channel and the first cursor out of the key's
+// first line.
+func (r *request) cutParameters(line int) {
+	query := r.head[:line]
+	if n := bytes.LastIndexByte(query, ' '); n >= 0 {
+		query = query[:n]
 	}
-	return nil
+	start := bytes.IndexByte(query, '?') + 1
+	if start == 0 {
+		return
+	}
+	// Of several, the first is what counts.
+	var channel, cursor value
+	for end := len(query); end > start; {
+		at := start + bytes.LastIndexByte(query[start:end], '&') + 1
+		if name := []byte("channel="); bytes.HasPrefix(query[at:end], name) {
+			channel = value{at + len(name), end, channel.n + 1}
+		} else if name := []byte("cursor="); bytes.HasPrefix(query[at:end], name) {
+			cursor = value{at + len(name), end, 1}
+		}
+		end = at - 1
+	}
+	// From the end, so that what is still to be cut out keeps its place.
+	for _, v := range [2]value{later(channel, cursor), earlier(channel, cursor)} {
+		switch {
+		case v.n != 1: // there is none, or not one alone
+		case v == channel:
+			r.Channel = r.cutOut(v.at, r.head[v.at:v.end], isChannel)
+		default:
+			r.Cursor = r.cutOut(v.at, r.head[v.at:v.end], isCursor)
+		}
+	}
+}
+
+// A value is where a parameter's value stands in the head, and how many there
+// are of the parameter.
+type value struct{ at, end, n int }
+
+func later(a, b value) value {
+	if a.at > b.at {
+		return a
+	}
+	return b
+}
+
+func earlier(a, b value) value {
+	if a.at > b.at {
+		return b
+	}
+	return a
 }
 
 func (r *request) cutOut(at int, value []byte, kind func(byte) bool) []byte {
@@ -120,6 +154,12 @@ func (r *request) cutOut(at int, value []byte, kind func(byte) bool) []byte {
 
 func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
 func isCursor(c byte) bool { return isDigit(c) || 'a' <= c && c <= 'z' || c == '-' }
+
+// isChannel tells of the bytes of names and patterns that stand for themselves
+// in a query.
+func isChannel(c byte) bool {
+	return isDigit(c) || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || strings.IndexByte("-_.~!$()@:,*/", c) >= 0
+}
 
 // singular are headers that change what a request is. Those with false are for
 // the HTTP server; the others may be there once.
@@ -157,8 +197,12 @@ func (r *request) parse() *http.Request {
 		return nil
 	}
 	// What varies must have been cut out, or not be there.
+	query := h.URL.Query()
+	if r.Channel != nil && len(query["channel"]) != 1 {
+		return nil
+	}
 	if h.Method == http.MethodGet && (h.ContentLength != 0 || (r.LastEventID == nil) != (h.Header["Last-Event-Id"] == nil) ||
-		r.Cursor == nil && h.URL.Query().Has("cursor")) {
+		r.Cursor == nil && query.Has("cursor")) {
 		return nil
 	}
 	if h.Method == http.MethodPost && int(h.ContentLength) != len(r.Body) {

@@ -163,7 +163,7 @@ func (w *worker) handAll(f *fanout, c *Conn) {
 	for _, m := range f.msgs {
 		if m.ID.Seq > c.last {
 			w.handBefore(c, m.ID.Seq, w.wanted)
-			w.add(c, m)
+			w.add(c, m, false)
 		}
 	}
 }
@@ -172,7 +172,7 @@ func (w *worker) handAll(f *fanout, c *Conn) {
 // bring to a connection, which wants them all.
 func (w *worker) handBefore(c *Conn, seq uint64, fanouts []*fanout) {
 	for m := oldest(fanouts, c.last, seq); m != nil; m = oldest(fanouts, c.last, seq) {
-		w.add(c, m)
+		w.add(c, m, false)
 	}
 }
 

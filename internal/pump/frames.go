@@ -23,9 +23,24 @@ type frameSet struct {
 	id engine.Cursor
 
 	mu      sync.Mutex
-	size    int64         // guarded by mu
-	evicted bool          // guarded by mu: size no longer counts
-	bytes   [Slots][]byte // guarded by mu
+	size    int64   // guarded by mu
+	evicted bool    // guarded by mu: size no longer counts
+	frames  []frame // guarded by mu; of the few that are in use
+}
+
+type frame struct {
+	slot  int
+	bytes []byte
+}
+
+// of returns the frame of a slot, nil if there is none yet.
+func (s *frameSet) of(slot int) []byte {
+	for i := range s.frames {
+		if s.frames[i].slot == slot {
+			return s.frames[i].bytes
+		}
+	}
+	return nil
 }
 
 func newFrames(max int64) *frames { return &frames{max: max} }
@@ -37,13 +52,13 @@ func (t *frames) get(f Framing, m *engine.Message) []byte {
 		return f.AppendMessage(nil, m)
 	}
 	s.mu.Lock()
-	b := s.bytes[f.Slot()]
+	b := s.of(f.Slot())
 	if b == nil {
 		b = f.AppendMessage(make([]byte, 0, 160+len(m.Data)+len(m.Data)/4), m)
 		if b == nil {
 			b = []byte{}
 		}
-		s.bytes[f.Slot()] = b
+		s.frames = append(s.frames, frame{f.Slot(), b})
 		if !s.evicted {
 			s.size += int64(cap(b))
 			t.bytes.Add(int64(cap(b)))

@@ -57,6 +57,7 @@ type worker struct {
 type entry struct {
 	message *engine.Message
 	next    int32
+	alone   bool // no other connection of the worker gets the message
 }
 
 // What a worker does in one turn, before it looks at everything else again.
@@ -199,7 +200,7 @@ func (w *worker) deliver(m *engine.Message) {
 		for _, s := range w.found {
 			for _, c := range s.members {
 				if c != nil {
-					w.hand(c, m)
+					w.hand(c, m, n == 1)
 				}
 			}
 		}
@@ -209,7 +210,7 @@ func (w *worker) deliver(m *engine.Message) {
 
 // hand adds a message to what a connection gets in this batch, after those of
 // fan-outs that have not come to it yet.
-func (w *worker) hand(c *Conn, m *engine.Message) {
+func (w *worker) hand(c *Conn, m *engine.Message, alone bool) {
 	if c.state != live || c.last >= m.ID.Seq {
 		return
 	}
@@ -217,12 +218,12 @@ func (w *worker) hand(c *Conn, m *engine.Message) {
 		w.wanted = w.wantedBy(c, w.wanted[:0], nil)
 		w.handBefore(c, m.ID.Seq, w.wanted)
 	}
-	w.add(c, m)
+	w.add(c, m, alone)
 }
 
-func (w *worker) add(c *Conn, m *engine.Message) {
+func (w *worker) add(c *Conn, m *engine.Message, alone bool) {
 	at := int32(len(w.batch))
-	w.batch = append(w.batch, entry{m, -1})
+	w.batch = append(w.batch, entry{m, -1, alone})
 	if c.first < 0 {
 		w.touched = append(w.touched, c)
 		c.first = at
@@ -239,8 +240,8 @@ func (w *worker) flushTouched() {
 		start := len(w.items)
 		if c.state == live {
 			for at := c.first; at >= 0; at = w.batch[at].next {
-				m := w.batch[at].message
-				w.items = append(w.items, Item{Message: m, Bytes: c.bytes(m)})
+				e := &w.batch[at]
+				w.items = append(w.items, Item{Message: e.message, Bytes: w.bytes(c, e)})
 			}
 		}
 		c.first = -1
@@ -253,6 +254,19 @@ func (w *worker) flushTouched() {
 	clear(w.batch)
 	clear(w.items)
 	w.touched, w.batch, w.items = w.touched[:0], w.batch[:0], w.items[:0]
+}
+
+// bytes returns a message of the batch in a connection's framing. One that is
+// for a single connection, and is written before the batch is over, needs no
+// place in the table of frames.
+func (w *worker) bytes(c *Conn, e *entry) []byte {
+	if !e.alone || c.slot != nil || c.kind.Framing == nil {
+		return c.bytes(e.message)
+	}
+	s := &w.sockets
+	start := len(s.joined)
+	s.joined = c.kind.Framing.AppendMessage(s.joined, e.message)
+	return s.joined[start:len(s.joined):len(s.joined)]
 }
 
 // flush hands live items to a connection, or leaves them to a catch-up if it

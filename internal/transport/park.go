@@ -92,11 +92,32 @@ type chunked struct{ pump.Framing }
 func (f chunked) Slot() int { return f.Framing.Slot() + chunkedSlots }
 
 func (f chunked) AppendMessage(dst []byte, m *engine.Message) []byte {
-	return appendChunk(dst, f.Framing.AppendMessage(nil, m))
+	at := len(dst)
+	return closeChunk(f.Framing.AppendMessage(openChunk(dst), m), at)
 }
 
 func (f chunked) AppendControl(dst []byte, c *wire.Control) []byte {
-	return appendChunk(dst, f.Framing.AppendControl(nil, c))
+	at := len(dst)
+	return closeChunk(f.Framing.AppendControl(openChunk(dst), c), at)
+}
+
+// sizeRoom is for a chunk's size, before it is known.
+const sizeRoom = "00000000\r\n"
+
+func openChunk(dst []byte) []byte { return append(dst, sizeRoom...) }
+
+// closeChunk makes a chunk of what was appended after openChunk at a place;
+// none of no data, as that would be the last.
+func closeChunk(dst []byte, at int) []byte {
+	data := dst[at+len(sizeRoom):]
+	if len(data) == 0 {
+		return dst[:at]
+	}
+	var buf [len(sizeRoom)]byte
+	size := append(strconv.AppendUint(buf[:0], uint64(len(data)), 16), "\r\n"...)
+	end := at + copy(dst[at:], size)
+	end += copy(dst[end:], data)
+	return append(dst[:end], "\r\n"...)
 }
 
 // appendChunk appends a chunk; none for no data, as that would be the last.

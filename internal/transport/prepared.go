@@ -9,8 +9,8 @@ import (
 )
 
 // A Prepared is a subscribe request as far as it does not depend on where it
-// starts, ready to be served any number of times on sockets that the HTTP
-// server does not have. It belongs to one of the pump's workers.
+// starts and on its channels, ready to be served any number of times on sockets
+// that the HTTP server does not have. It belongs to one of the pump's workers.
 type Prepared struct {
 	server *Server
 	q      Request
@@ -54,14 +54,14 @@ func (p *Prepared) StartAt(cursor, lastEventID []byte) (Start, bool) {
 	return start, problem == nil
 }
 
-// Join subscribes a visitor.
-func (p *Prepared) Join(c *pump.Conn, after engine.Cursor) {
+// Join subscribes a visitor to channels, from a position.
+func (p *Prepared) Join(c *pump.Conn, channels []string, after engine.Cursor) {
 	var head []byte
 	if !p.kind.Poll {
 		head = make([]byte, 0, len(p.header)+len("Date: \r\n\r\n")+len(http.TimeFormat)+len(p.body))
 		head = append(appendDate(append(head, p.header...)), p.body...)
 	}
-	c.Join(pump.ConnOptions{Kind: p.kind, Channels: p.q.Channels, After: after, Timeout: p.q.Timeout, Owner: p}, head)
+	c.Join(pump.ConnOptions{Kind: p.kind, Channels: channels, After: after, Timeout: p.q.Timeout, Owner: p}, head)
 }
 
 // PreparedPolls returns the kind of polls whose connections become visitors of
@@ -90,13 +90,16 @@ func (p *Prepared) reply(f pump.Flush) []byte {
 // maxKept is the size of a response at most that is kept for other polls.
 const maxKept = 16 << 10
 
-// sameMessages tells whether two flushes of polls that are alike are known to
-// be the same: they have the same number of messages between the same two.
+// sameMessages tells whether two flushes of polls that are alike have the same
+// answer, without which nothing is lost.
 func sameMessages(a, b pump.Flush) bool {
-	n := len(b.Items)
-	if n == 0 || len(a.Items) != n || a.Position != b.Position {
+	if len(a.Items) != len(b.Items) || len(a.Items) == 0 || a.Position != b.Position {
 		return false
 	}
-	first, last := b.Items[0].Message, b.Items[n-1].Message
-	return first != nil && a.Items[0].Message == first && a.Items[n-1].Message == last
+	for i := range a.Items {
+		if a.Items[i].Message == nil || a.Items[i].Message != b.Items[i].Message {
+			return false
+		}
+	}
+	return true
 }
