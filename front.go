@@ -12,6 +12,7 @@ import (
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/internal/front"
 	"github.com/halley-comet/halley/internal/pump"
+	"github.com/halley-comet/halley/internal/transport"
 )
 
 // Front returns a listener for a server to serve in place of l:
@@ -68,13 +69,13 @@ func (h *Hub) planSubscribe(r *http.Request, header http.Header, polls *pump.Kin
 	if p != nil {
 		return nil
 	}
-	prepared := h.transports.Prepare(q, header, polls)
+	prepared := h.transports.Prepare(r, q, header, polls)
 	if prepared == nil {
 		return nil
 	}
 	return &front.Plan{Join: func(c *pump.Conn, r *front.Request) bool {
 		start, ok := prepared.StartAt(r.Cursor, r.LastEventID)
-		if !ok {
+		if !ok || q.Transport == transport.WebSocket && len(r.WebSocketKey) != webSocketKey {
 			return false
 		}
 		channels := q.Channels
@@ -88,10 +89,13 @@ func (h *Hub) planSubscribe(r *http.Request, header http.Header, polls *pump.Kin
 		if h.enter() != nil {
 			return false
 		}
-		prepared.Join(c, channels, h.after(start))
+		prepared.Join(c, channels, h.after(start), r.WebSocketKey)
 		return true
 	}}
 }
+
+// webSocketKey is the length of a Sec-WebSocket-Key: 16 bytes in base64.
+const webSocketKey = 24
 
 func (h *Hub) planPublish(r *http.Request, header http.Header) *front.Plan {
 	log, ok := h.engine.(engine.Immediate)

@@ -10,13 +10,18 @@ import (
 
 // A request is one that has come whole, cut out of what a client has sent.
 type request struct {
+	Request
 	head []byte // with the empty line
 	// key is the head without what varies from one request to the next of a
 	// client: requests with one key are alike.
-	key []byte
-	Request
+	key  []byte
 	size int // of head and body
+
+	holes [4]span // in the head, of what varies
+	n     int     // of holes
 }
+
+type span struct{ at, end int }
 
 // A Request is what varies among requests that are alike.
 type Request struct {
@@ -26,6 +31,7 @@ type Request struct {
 	// Cursor and LastEventID are those of a subscribe request, nil where there
 	// is none.
 	Cursor, LastEventID []byte
+	WebSocketKey        []byte // nil where there is none
 	Body                []byte
 }
 
@@ -36,6 +42,7 @@ var (
 	headEnd       = []byte("\r\n\r\n")
 	contentLength = [2][]byte{[]byte("\r\nContent-Length: "), []byte("\r\ncontent-length: ")}
 	lastEventID   = [2][]byte{[]byte("\r\nLast-Event-ID: "), []byte("\r\nlast-event-id: ")}
+	webSocketKey  = [2][]byte{[]byte("\r\nSec-WebSocket-Key: "), []byte("\r\nsec-websocket-key: ")}
 )
 
 // cut returns the first request of b, and appends its key to buf. It reports
@@ -57,102 +64,102 @@ func cut(b, mount, buf []byte) (r request, ok bool) {
 		return r, false
 	}
 	line := bytes.IndexByte(r.head, '\r')
-	r.key = append(buf, r.head...)
+	r.takeParameters(line)
 	if get {
-		// From the end, so that what is still to be cut out keeps its place.
-		r.LastEventID = r.cutHeader(line, &lastEventID, isCursor)
-		r.cutParameters(line)
+		r.WebSocketKey = r.takeHeader(line, &webSocketKey, isBase64)
+		r.LastEventID = r.takeHeader(line, &lastEventID, isCursor)
+		r.key = r.fill(buf)
 		return r, true
 	}
-	length := r.cutHeader(line, &contentLength, isDigit)
-	r.cutParameters(line)
+	length := r.takeHeader(line, &contentLength, isDigit)
 	n, err := strconv.ParseUint(string(length), 10, 31)
 	if err != nil || int(n) > len(b)-end {
 		return r, false
 	}
 	r.Body = b[end : end+int(n)]
 	r.size += int(n)
+	r.key = r.fill(buf)
 	return r, true
 }
 
-// cutHeader cuts a header's value out of the key, if it is of a kind.
-func (r *request) cutHeader(from int, names *[2][]byte, kind func(byte) bool) []byte {
-	for _, name := range names {
-		at := bytes.Index(r.key[from:], name)
-		if at < 0 {
-			continue
-		}
-		at += from + len(name)
-		value, _, _ := bytes.Cut(r.head[at:], []byte{'\r'})
-		return r.cutOut(at, value, kind)
-	}
-	return nil
-}
-
-// cutParameters cuts the only channel and the first cursor out of the key's
-// first line.
-func (r *request) cutParameters(line int) {
+// takeParameters takes the only channel and the first cursor of the query.
+func (r *request) takeParameters(line int) {
 	query := r.head[:line]
 	if n := bytes.LastIndexByte(query, ' '); n >= 0 {
 		query = query[:n]
 	}
-	start := bytes.IndexByte(query, '?') + 1
-	if start == 0 {
-		return
-	}
-	// Of several, the first is what counts.
-	var channel, cursor value
-	for end := len(query); end > start; {
-		at := start + bytes.LastIndexByte(query[start:end], '&') + 1
-		if name := []byte("channel="); bytes.HasPrefix(query[at:end], name) {
-			channel = value{at + len(name), end, channel.n + 1}
-		} else if name := []byte("cursor="); bytes.HasPrefix(query[at:end], name) {
-			cursor = value{at + len(name), end, 1}
+	var channel, cursor span
+	channels := 0
+	for at := bytes.IndexByte(query, '?') + 1; at > 0 && at < len(query); {
+		end := len(query)
+		if n := bytes.IndexByte(query[at:], '&'); n >= 0 {
+			end = at + n
 		}
-		end = at - 1
-	}
-	// From the end, so that what is still to be cut out keeps its place.
-	for _, v := range [2]value{later(channel, cursor), earlier(channel, cursor)} {
-		switch {
-		case v.n != 1: // there is none, or not one alone
-		case v == channel:
-			r.Channel = r.cutOut(v.at, r.head[v.at:v.end], isChannel)
-		default:
-			r.Cursor = r.cutOut(v.at, r.head[v.at:v.end], isCursor)
+		switch name, _, _ := bytes.Cut(query[at:end], []byte{'='}); string(name) {
+		case "channel":
+			channels++
+			channel = span{at + len("channel="), end}
+		case "cursor":
+			if cursor.end == 0 {
+				cursor = span{at + len("cursor="), end}
+			}
 		}
+		at = end + 1
 	}
+	if channels == 1 {
+		r.Channel = r.take(channel, isChannel)
+	}
+	r.Cursor = r.take(cursor, isCursor)
 }
 
-// A value is where a parameter's value stands in the head, and how many there
-// are of the parameter.
-type value struct{ at, end, n int }
-
-func later(a, b value) value {
-	if a.at > b.at {
-		return a
+// takeHeader takes the value of a header.
+func (r *request) takeHeader(from int, names *[2][]byte, kind func(byte) bool) []byte {
+	for _, name := range names {
+		at := bytes.Index(r.head[from:], name)
+		if at < 0 {
+			continue
+		}
+		at += from + len(name)
+		return r.take(span{at, at + bytes.IndexByte(r.head[at:], '\r')}, kind)
 	}
-	return b
+	return nil
 }
 
-func earlier(a, b value) value {
-	if a.at > b.at {
-		return b
+// take takes what varies out of the key and returns it, or nil if it is not of
+// a kind.
+func (r *request) take(s span, kind func(byte) bool) []byte {
+	if s.end < s.at || s.end == 0 {
+		return nil
 	}
-	return a
-}
-
-func (r *request) cutOut(at int, value []byte, kind func(byte) bool) []byte {
+	value := r.head[s.at:s.end:s.end]
 	for _, c := range value {
 		if !kind(c) {
 			return nil
 		}
 	}
-	rest := r.key[at+len(value):]
-	r.key = append(append(r.key[:at], hole), rest...)
-	return value[:len(value):len(value)]
+	i := r.n
+	for ; i > 0 && r.holes[i-1].at > s.at; i-- {
+		r.holes[i] = r.holes[i-1]
+	}
+	r.holes[i] = s
+	r.n++
+	return value
 }
 
-func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
+// fill appends the key to buf.
+func (r *request) fill(buf []byte) []byte {
+	from := 0
+	for _, s := range r.holes[:r.n] {
+		buf = append(append(buf, r.head[from:s.at]...), hole)
+		from = s.end
+	}
+	return append(buf, r.head[from:]...)
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+func isBase64(c byte) bool {
+	return isDigit(c) || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '+' || c == '/' || c == '='
+}
 func isCursor(c byte) bool { return isDigit(c) || 'a' <= c && c <= 'z' || c == '-' }
 
 // isChannel tells of the bytes of names and patterns that stand for themselves
@@ -164,8 +171,8 @@ func isChannel(c byte) bool {
 // singular are headers that change what a request is. Those with false are for
 // the HTTP server; the others may be there once.
 var singular = map[string]bool{
-	"host": true, "content-length": true, "last-event-id": true, "connection": true, "content-type": true, "origin": true,
-	"transfer-encoding": false, "expect": false, "upgrade": false, "te": false, "trailer": false,
+	"sec-websocket-key": true, "sec-websocket-version": true, "upgrade": true, "host": true, "content-length": true, "last-event-id": true, "connection": true, "content-type": true, "origin": true,
+	"transfer-encoding": false, "expect": false, "te": false, "trailer": false,
 	"idempotency-key": false, "content-encoding": false, "http2-settings": false, "proxy-connection": false,
 }
 
@@ -193,7 +200,7 @@ func (r *request) parse() *http.Request {
 	}
 	h, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(r.head)))
 	if err != nil || h.ProtoMajor != 1 || h.ProtoMinor != 1 || h.Host == "" || h.Close || h.URL.RawPath != "" ||
-		h.URL.Host != "" || len(h.TransferEncoding) > 0 || !keepsAlive(h.Header.Get("Connection")) {
+		h.URL.Host != "" || len(h.TransferEncoding) > 0 || !keepsAlive(h.Header) {
 		return nil
 	}
 	// What varies must have been cut out, or not be there.
@@ -202,6 +209,7 @@ func (r *request) parse() *http.Request {
 		return nil
 	}
 	if h.Method == http.MethodGet && (h.ContentLength != 0 || (r.LastEventID == nil) != (h.Header["Last-Event-Id"] == nil) ||
+		(r.WebSocketKey == nil) != (h.Header["Sec-Websocket-Key"] == nil) ||
 		r.Cursor == nil && query.Has("cursor")) {
 		return nil
 	}
@@ -211,8 +219,24 @@ func (r *request) parse() *http.Request {
 	return h
 }
 
-func keepsAlive(connection string) bool {
-	return connection == "" || strings.EqualFold(connection, "keep-alive")
+// keepsAlive tells whether the connection goes on as it is, or as a WebSocket.
+func keepsAlive(h http.Header) bool {
+	upgrade := h.Get("Upgrade")
+	if upgrade != "" && !strings.EqualFold(upgrade, "websocket") {
+		return false
+	}
+	for option := range strings.SplitSeq(h.Get("Connection"), ",") {
+		switch strings.ToLower(strings.TrimSpace(option)) {
+		case "", "keep-alive":
+		case "upgrade":
+			if upgrade == "" {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // printable tells whether there are only ASCII characters, spaces and tabs.

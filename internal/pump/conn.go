@@ -124,6 +124,7 @@ type Conn struct {
 
 	fd         int32  // its socket if it is parked, or -1
 	generation uint32 // of fd, to know an event for an earlier socket by
+	limit      uint32 // tick that ends it, or 0
 	at         uint32 // in set.members
 	first, end int32  // its part of the worker's batch, -1 if none
 
@@ -160,7 +161,6 @@ type rare struct {
 	from   []engine.Cursor
 	// reads counts changes of the channel set, to know a stale read by.
 	reads    uint32
-	limit    uint32 // tick that ends it, or 0
 	ending   *wire.Control
 	over     bool      // it is to end without a control
 	requests []request // wait for room; one for each call in progress
@@ -170,8 +170,6 @@ type rare struct {
 	rest    []byte // of controls, which are not in the log
 	partial engine.Cursor
 	offset  int // bytes that were sent of the message at partial
-	// announced is the content type that Prefix is asked with.
-	announced string
 }
 
 // rarely returns what is rare of the connection, to be set.
@@ -185,7 +183,7 @@ func (c *Conn) rarely() *rare {
 // tidy lets go of what is not needed any more.
 func (c *Conn) tidy() {
 	r := c.rare
-	if r != nil && c.state == live && r.announced == "" && r.limit == 0 && r.ending == nil && !r.over && len(r.requests) == 0 &&
+	if r != nil && c.state == live && r.ending == nil && !r.over && len(r.requests) == 0 &&
 		r.head == nil && r.rest == nil && r.offset == 0 {
 		c.rare = nil
 	}
@@ -210,6 +208,14 @@ func newConn(w *worker, o *ConnOptions) *Conn {
 		worker: w, kind: o.Kind, owner: o.Owner, fd: -1, first: -1,
 		rare: &rare{cursor: o.After, from: o.From},
 	}
+}
+
+// announced returns the content type that Prefix is asked with. It is the owner
+// of a connection that has a prefix: there may be many such, with nothing else
+// to be remembered.
+func (c *Conn) announced() string {
+	t, _ := c.owner.(string)
+	return t
 }
 
 // Owner returns what the connection was made with. It and SetOwner are for

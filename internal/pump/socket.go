@@ -335,7 +335,7 @@ func (w *worker) send(c *Conn, f Flush) {
 	prefix := c.kind.Parked.Prefix
 	announced := ""
 	if prefix != nil {
-		announced = c.rarely().announced
+		announced = c.announced()
 	}
 	for i, it := range f.Items {
 		before := 0
@@ -402,7 +402,9 @@ func (w *worker) announce(c *Conn, pieces []piece) {
 	}
 	for _, p := range pieces {
 		if p.message != nil && len(p.bytes) > 0 {
-			c.rarely().announced = p.message.ContentType
+			if t := p.message.ContentType; t != c.announced() {
+				c.owner = t
+			}
 		}
 	}
 }

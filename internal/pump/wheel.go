@@ -137,7 +137,7 @@ func (w *worker) due(c *Conn) {
 			w.leave(c)
 			return
 		}
-	case c.rare != nil && c.rare.limit != 0 && int32(w.wheel.at-c.rare.limit) >= 0:
+	case c.limit != 0 && int32(w.wheel.at-c.limit) >= 0:
 		w.end(c, nil)
 	case silent >= w.silence:
 		w.heartbeat(c)
@@ -161,8 +161,8 @@ func (w *worker) keepTime(c *Conn) {
 		if c.is(opened) && !c.kind.Silent {
 			w.wheel.set(c, c.touched+w.silence)
 		}
-		if c.rare != nil && c.rare.limit != 0 {
-			w.wheel.set(c, c.rare.limit)
+		if c.limit != 0 {
+			w.wheel.set(c, c.limit)
 		}
 	}
 }

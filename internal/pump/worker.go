@@ -367,7 +367,7 @@ func (w *worker) join(c *Conn, channels []string, timeout time.Duration) {
 	default:
 		c.touched = w.wheel.at
 		if c.kind.Limit > 0 {
-			c.rarely().limit = w.wheel.at + w.wheel.span(c.kind.Limit)
+			c.limit = w.wheel.at + w.wheel.span(c.kind.Limit)
 		}
 	}
 	w.keepTime(c)

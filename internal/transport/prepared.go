@@ -27,13 +27,18 @@ type Prepared struct {
 }
 
 // Prepare prepares a request whose response has the header h, next to what the
-// transport adds. Polls, once answered, become visitors of the kind next. It
-// returns nil for WebSocket, which is for the HTTP server to upgrade.
-func (s *Server) Prepare(q *Request, h http.Header, polls *pump.Kind) *Prepared {
+// transport adds. Polls are of the kind polls. It returns nil for what is to be
+// refused.
+func (s *Server) Prepare(r *http.Request, q *Request, h http.Header, polls *pump.Kind) *Prepared {
 	p := &Prepared{server: s, q: *q, kind: polls}
 	switch q.Transport {
 	case WebSocket:
-		return nil
+		if checkUpgrade(r) != nil {
+			return nil
+		}
+		p.kind = s.webSocketKind(q.Padding)
+		p.header = string(upgradeHead(h))
+		return p
 	case LongPolling, JSONP:
 		h.Set("Content-Type", pollType(q))
 		p.header = string(appendHeader(nil, h))
@@ -54,14 +59,20 @@ func (p *Prepared) StartAt(cursor, lastEventID []byte) (Start, bool) {
 	return start, problem == nil
 }
 
-// Join subscribes a visitor to channels, from a position.
-func (p *Prepared) Join(c *pump.Conn, channels []string, after engine.Cursor) {
+// Join subscribes a visitor to channels, from a position. Key is a WebSocket's.
+func (p *Prepared) Join(c *pump.Conn, channels []string, after engine.Cursor, key []byte) {
 	var head []byte
-	if !p.kind.Poll {
+	o := pump.ConnOptions{Kind: p.kind, Channels: channels, After: after}
+	switch {
+	case p.kind.Poll:
+		o.Timeout, o.Owner = p.q.Timeout, p
+	case p.q.Transport == WebSocket:
+		head = appendAccept(append(make([]byte, 0, len(p.header)+64), p.header...), key)
+	default:
 		head = make([]byte, 0, len(p.header)+len("Date: \r\n\r\n")+len(http.TimeFormat)+len(p.body))
 		head = append(appendDate(append(head, p.header...)), p.body...)
 	}
-	c.Join(pump.ConnOptions{Kind: p.kind, Channels: channels, After: after, Timeout: p.q.Timeout, Owner: p}, head)
+	c.Join(o, head)
 }
 
 // PreparedPolls returns the kind of polls whose connections become visitors of

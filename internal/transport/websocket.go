@@ -172,7 +172,11 @@ func writeWebSocket(ctx context.Context, body *bodyWriter, client *webSocketClie
 // returns the answer, which is still to be written (RFC 6455, 4.2.2), and what
 // the client has sent after its request; or nil once it has refused.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (c net.Conn, head, input []byte) {
-	if p := checkUpgrade(w, r); p != nil {
+	p := checkUpgrade(r)
+	if p == nil && !can[http.Hijacker](w) {
+		p = wire.NewProblem(wire.UpgradeRequired, "something between the server and this handler does not let connections be upgraded")
+	}
+	if p != nil {
 		if p.Code == wire.UpgradeRequired {
 			w.Header().Set("Sec-WebSocket-Version", "13")
 			if r.ProtoMajor == 1 { // HTTP/2 has no such headers (RFC 9113, 8.2.2)
@@ -187,20 +191,31 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (c net.Conn, he
 	if err != nil {
 		return nil, nil, nil // the server has said so, or the client is gone
 	}
-	accept := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	head = appendHeader(appendStatus(make([]byte, 0, 256), http.StatusSwitchingProtocols), http.Header{
+	return c, appendAccept(upgradeHead(w.Header()), []byte(r.Header.Get("Sec-WebSocket-Key"))), input
+}
+
+// upgradeHead returns the head of a response that upgrades, for appendAccept to
+// end.
+func upgradeHead(h http.Header) []byte {
+	return appendHeader(appendStatus(make([]byte, 0, 256), http.StatusSwitchingProtocols), http.Header{
 		"Upgrade":                {"websocket"},
 		"Connection":             {"Upgrade"},
-		"Sec-Websocket-Accept":   {base64.StdEncoding.EncodeToString(accept[:])},
-		"Cache-Control":          {w.Header().Get("Cache-Control")},
+		"Cache-Control":          {h.Get("Cache-Control")},
 		"X-Content-Type-Options": {"nosniff"},
 	})
-	return c, append(head, "\r\n"...), input
+}
+
+// appendAccept answers a client's key (RFC 6455, 4.2.2).
+func appendAccept(head, key []byte) []byte {
+	accept := sha1.Sum(append(key[:len(key):len(key)], "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...))
+	head = append(head, "Sec-WebSocket-Accept: "...)
+	head = base64.StdEncoding.AppendEncode(head, accept[:])
+	return append(head, "\r\n\r\n"...)
 }
 
 // checkUpgrade finds what is wrong with an opening handshake (RFC 6455,
 // 4.2.1), so that the answer is a problem as all others are.
-func checkUpgrade(w http.ResponseWriter, r *http.Request) *wire.Problem {
+func checkUpgrade(r *http.Request) *wire.Problem {
 	switch {
 	case r.ProtoMajor != 1 || r.ProtoMinor < 1:
 		return wire.NewProblem(wire.UpgradeRequired, "websocket upgrades a connection of HTTP/1.1, not of "+r.Proto)
@@ -214,8 +229,6 @@ func checkUpgrade(w http.ResponseWriter, r *http.Request) *wire.Problem {
 		return wire.NewProblem(wire.UpgradeRequired, "Sec-WebSocket-Version must be 13")
 	case len(r.Header.Get("Sec-WebSocket-Key")) != 24:
 		return wire.NewProblem(wire.InvalidParameter, "Sec-WebSocket-Key must be 16 bytes in base64")
-	case !can[http.Hijacker](w):
-		return wire.NewProblem(wire.UpgradeRequired, "something between the server and this handler does not let connections be upgraded")
 	}
 	return nil
 }
