@@ -6,6 +6,7 @@ replace github.com/halley-comet/halley => ../
 
 require (
 	github.com/centrifugal/centrifuge v0.40.1
+	github.com/halley-comet/halley v0.0.0
 	golang.org/x/sys v0.49.0
 )
 

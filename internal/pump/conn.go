@@ -57,6 +57,9 @@ type Parked struct {
 	Reply func(c *Conn, f Flush) []byte
 	// Gone is called once when the connection is over.
 	Gone func(c *Conn)
+	// Write takes all bytes of a stream that has no socket: its Socket has FD
+	// -1. So connections can be simulated, more than a machine has sockets for.
+	Write func(c *Conn, b []byte)
 }
 
 // ConnOptions say what a connection wants.

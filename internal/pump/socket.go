@@ -21,7 +21,8 @@ var ErrNoPoller = errors.New("pump: no parked connections on this system")
 
 // A Socket is what Park takes over.
 type Socket struct {
-	// FD is a connected stream socket, non-blocking or not.
+	// FD is a connected stream socket, non-blocking or not; -1 if there is
+	// Kind.Parked.Write in its place.
 	FD int
 	// Borrowed sockets are not closed by the pump: Kind.Parked.Gone or Answer
 	// does it.
@@ -101,6 +102,9 @@ func (c *Conn) Resume() {
 
 // watch begins to poll a connection's socket.
 func (w *worker) watch(c *Conn) error {
+	if c.kind.Parked.Write != nil {
+		return nil
+	}
 	s := &w.sockets
 	if s.poller == nil {
 		var err error
@@ -288,6 +292,11 @@ func (w *worker) enqueue(c *Conn, items []Item, joined []byte) {
 		}
 		joined = s.joined[start:len(s.joined):len(s.joined)]
 	}
+	if write := c.kind.Parked.Write; write != nil {
+		write(c, joined)
+		c.touched = w.wheel.at
+		return
+	}
 	s.queue = append(s.queue, outgoing{c, items, joined})
 	if len(s.queue) == sendBatch {
 		w.sendQueued()
@@ -383,7 +392,13 @@ func (w *worker) sendPieces(c *Conn, pieces []piece) {
 		}
 		s.buf = b
 	}
-	if n := s.sender.send(c.fd, b); n == len(b) {
+	n := len(b)
+	if write := c.kind.Parked.Write; write != nil {
+		write(c, b)
+	} else {
+		n = s.sender.send(c.fd, b)
+	}
+	if n == len(b) {
 		c.touched = w.wheel.at
 		w.announce(c, pieces)
 	} else {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/engine/memory"
+	"github.com/halley-comet/halley/internal/wire"
 )
 
 func testWorker(t *testing.T) (*worker, engine.Engine) {
@@ -147,4 +148,47 @@ func TestLeaveDuringFanout(t *testing.T) {
 	if s := w.index.sets["wide"]; s.holes != 0 || s.walkers != 0 || len(s.members) != w.count {
 		t.Errorf("the set has %d entries, %d holes and %d walkers for %d connections", len(s.members), s.holes, s.walkers, w.count)
 	}
+}
+
+// TestWrite shows that streams without sockets are served as others are, by a
+// fan-out too, and that they can leave.
+func TestWrite(t *testing.T) {
+	w, log := testWorker(t)
+	got := map[*Conn]string{}
+	kind := &Kind{Framing: plain{}, Parked: Parked{Write: func(c *Conn, b []byte) { got[c] += string(b) }}}
+	var conns []*Conn
+	for range 2 * wideList {
+		conns = append(conns, w.pump.Park(ConnOptions{Kind: kind, Channels: []string{"a"}, After: log.End()}, Socket{FD: -1}))
+	}
+	turns := func() {
+		for range 100 {
+			w.work()
+		}
+	}
+	turns()
+	for range 2 {
+		if _, err := log.Append(t.Context(), engine.Batch{Messages: []engine.Message{{Channel: "a", Data: []byte("m")}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turns()
+	for _, c := range conns {
+		if want := "<open>mm"; got[c] != want {
+			t.Fatalf("a connection got %q, want %q", got[c], want)
+		}
+		c.Leave()
+	}
+	turns()
+	if w.count != 0 || len(w.index.sets) != 0 {
+		t.Errorf("%d connections and %d sets are left", w.count, len(w.index.sets))
+	}
+}
+
+// plain is the data of messages and the kinds of controls.
+type plain struct{}
+
+func (plain) Slot() int                                          { return 0 }
+func (plain) AppendMessage(dst []byte, m *engine.Message) []byte { return append(dst, m.Data...) }
+func (plain) AppendControl(dst []byte, c *wire.Control) []byte {
+	return append(append(append(dst, '<'), c.Kind...), '>')
 }

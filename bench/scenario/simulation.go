@@ -1,0 +1,274 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/halley-comet/halley/bench/load"
+	"github.com/halley-comet/halley/bench/peers"
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/engine/memory"
+	"github.com/halley-comet/halley/internal/pump"
+	"github.com/halley-comet/halley/internal/wire"
+)
+
+// The simulations are up to a million connections of Halley's pump without
+// sockets, in the process of the harness: with sockets, memory of the system
+// and addresses on one machine end long before. All is the server's own but
+// the system call, in whose place deliveries are counted.
+var (
+	simulationOne = Scenario{
+		Name:  "simulation-one",
+		About: "connections without sockets, in Halley's own pump: one channel that all follow",
+		Cases: simulated,
+		Suits: isHalley,
+		Run:   runSimulationOne,
+		Columns: append(slices.Clone(simulationColumns),
+			Column{Key: "fanout", Title: "a message to all, ms", Digits: 2},
+			Column{Key: "delivery", Title: "ns a delivery"},
+			Column{Key: "lost", Title: "lost"},
+			Column{Key: "doubled", Title: "doubled"}),
+	}
+	simulationEach = Scenario{
+		Name:  "simulation-each",
+		About: "connections without sockets, in Halley's own pump: a channel for each",
+		Cases: simulated,
+		Suits: isHalley,
+		Run:   runSimulationEach,
+		Columns: append(slices.Clone(simulationColumns),
+			Column{Key: "p50", Title: "a message to one, p50 µs", Digits: 1},
+			Column{Key: "p99", Title: "p99 µs", Digits: 1},
+			Column{Key: "busy", Title: "µs each of 1,000 at once", Digits: 2},
+			Column{Key: "lost", Title: "lost"},
+			Column{Key: "doubled", Title: "doubled"}),
+	}
+	simulated         = sizes(1000, 10_000, 100_000, 1_000_000)
+	simulationColumns = []Column{
+		{Key: "bytes", Title: "heap bytes a connection"},
+		{Key: "gc", Title: "forced GC ms", Digits: 1},
+		{Key: "pause", Title: "of which all stands still, ms", Digits: 2},
+		{Key: "join", Title: "all have joined, s", Digits: 2},
+	}
+)
+
+func isHalley(p peers.Peer, _ Case) bool {
+	_, ok := p.(*peers.Halley)
+	return ok
+}
+
+const (
+	simulatedRounds = 9   // messages to all
+	simulatedOnes   = 500 // messages to one, each alone
+	simulatedBatch  = 1000
+)
+
+// A simulation is a pump with its log and its simulated connections.
+type simulation struct {
+	log     *memory.Log
+	pump    *pump.Pump
+	conns   []*pump.Conn
+	tallies []*tally // of the workers
+	Values  Values
+}
+
+// A tally is what one worker has written. It fills a cache line, so that
+// workers do not wait for each other.
+type tally struct {
+	writes atomic.Int64
+	last   atomic.Pointer[pump.Conn]
+	_      [112]byte
+}
+
+func (s *simulation) written() (n int64) {
+	for _, t := range s.tallies {
+		n += t.writes.Load()
+	}
+	return n
+}
+
+// simulate has n connections join, and measures them.
+func simulate(n int, channel func(int) string) (*simulation, error) {
+	log, err := memory.New(memory.Options{})
+	if err != nil {
+		return nil, err
+	}
+	s := &simulation{log: log, conns: make([]*pump.Conn, n), Values: Values{}}
+	// No heartbeat falls into what is measured.
+	workers := runtime.GOMAXPROCS(0)
+	s.pump = pump.New(log, pump.Options{Workers: workers, Heartbeat: time.Hour})
+	var kinds []*pump.Kind
+	for range workers {
+		t := new(tally)
+		s.tallies = append(s.tallies, t)
+		kinds = append(kinds, &pump.Kind{Framing: framing{}, Parked: pump.Parked{Write: func(c *pump.Conn, _ []byte) {
+			t.last.Store(c)
+			t.writes.Add(1)
+		}}})
+	}
+	before := live()
+	begin, after := time.Now(), log.End()
+	for i := range n {
+		// The pump gives its workers connections in turn.
+		s.conns[i] = s.pump.Park(pump.ConnOptions{
+			Kind: kinds[i%workers], Channels: []string{channel(i)}, After: after,
+		}, pump.Socket{FD: -1})
+	}
+	if err := s.until(int64(n)); err != nil { // each is sent its open control
+		s.close()
+		return nil, err
+	}
+	s.Values["join"] = time.Since(begin).Seconds()
+	s.Values["bytes"] = float64(live()-before) / float64(n)
+	var was, is runtime.MemStats
+	runtime.ReadMemStats(&was)
+	begin = time.Now()
+	runtime.GC()
+	s.Values["gc"] = time.Since(begin).Seconds() * 1e3
+	runtime.ReadMemStats(&is)
+	s.Values["pause"] = float64(is.PauseTotalNs-was.PauseTotalNs) / 1e6
+	return s, nil
+}
+
+func (s *simulation) close() {
+	s.pump.Close()
+	s.log.Close()
+}
+
+// live returns the bytes of the heap that are in use.
+func live() int64 {
+	runtime.GC()
+	runtime.GC() // what the first has found unused, and what waited for it
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// until waits for the count of writes.
+func (s *simulation) until(writes int64) error {
+	for begin := time.Now(); s.written() < writes; runtime.Gosched() {
+		if time.Since(begin) > patience {
+			return fmt.Errorf("%d of %d writes after %v", s.written(), writes, patience)
+		}
+	}
+	return nil
+}
+
+// finish waits for what comes twice, and compares the count of writes.
+func (s *simulation) finish(want int64) []Measure {
+	time.Sleep(100 * time.Millisecond)
+	got := s.written()
+	s.Values["lost"], s.Values["doubled"] = float64(max(want-got, 0)), float64(max(got-want, 0))
+	return []Measure{{Values: s.Values}}
+}
+
+func runSimulationOne(_ peers.Peer, c Case, _ Config) ([]Measure, error) {
+	s, err := simulate(c.Connections, func(int) string { return "news" })
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	want := int64(c.Connections)
+	var times []float64
+	for i := range simulatedRounds {
+		begin := time.Now()
+		err := s.publish(engine.Message{Channel: "news", ContentType: "text/plain", Data: load.Message(uint64(i), MessageSize)})
+		if err != nil {
+			return nil, err
+		}
+		want += int64(c.Connections)
+		if err := s.until(want); err != nil {
+			return nil, err
+		}
+		times = append(times, time.Since(begin).Seconds())
+	}
+	slices.Sort(times)
+	median := times[len(times)/2]
+	s.Values["fanout"] = median * 1e3
+	s.Values["delivery"] = median * 1e9 / float64(c.Connections)
+	return s.finish(want), nil
+}
+
+func runSimulationEach(_ peers.Peer, c Case, _ Config) ([]Measure, error) {
+	name := func(i int) string { return fmt.Sprintf("user/%07d/inbox", i) }
+	s, err := simulate(c.Connections, name)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	want, sequence := int64(c.Connections), uint64(0)
+	random := rand.New(rand.NewPCG(1, 2))
+	message := func(i int) engine.Message {
+		sequence++
+		return engine.Message{Channel: name(i), ContentType: "text/plain", Data: load.Message(sequence, MessageSize)}
+	}
+	var times []float64
+	for range simulatedOnes {
+		time.Sleep(time.Millisecond) // the workers sleep, as on an idle server
+		i := random.IntN(c.Connections)
+		m := message(i)
+		begin := time.Now()
+		if err := s.publish(m); err != nil {
+			return nil, err
+		}
+		want++
+		if err := s.until(want); err != nil {
+			return nil, err
+		}
+		times = append(times, time.Since(begin).Seconds())
+		if s.tallies[i%len(s.tallies)].last.Load() != s.conns[i] {
+			return nil, fmt.Errorf("a message to %s came to another connection", name(i))
+		}
+	}
+	slices.Sort(times)
+	s.Values["p50"] = times[len(times)/2] * 1e6
+	s.Values["p99"] = times[len(times)*99/100] * 1e6
+
+	times = times[:0]
+	for range simulatedRounds {
+		// They go to different connections, from all over: those that come to
+		// one at once would be one write.
+		batch := make([]engine.Message, min(simulatedBatch, c.Connections))
+		first, step := random.IntN(c.Connections), c.Connections/len(batch)
+		for i := range batch {
+			batch[i] = message((first + i*step) % c.Connections)
+		}
+		begin := time.Now()
+		if err := s.publish(batch...); err != nil {
+			return nil, err
+		}
+		want += int64(len(batch))
+		if err := s.until(want); err != nil {
+			return nil, err
+		}
+		times = append(times, time.Since(begin).Seconds()/float64(len(batch)))
+	}
+	slices.Sort(times)
+	s.Values["busy"] = times[len(times)/2] * 1e6
+	return s.finish(want), nil
+}
+
+func (s *simulation) publish(messages ...engine.Message) error {
+	_, err := s.log.Append(context.Background(), engine.Batch{Messages: messages})
+	return err
+}
+
+// framing is the pump's part of server-sent events.
+type framing struct{}
+
+func (framing) Slot() int { return 0 }
+
+func (framing) AppendMessage(dst []byte, m *engine.Message) []byte {
+	dst = append(dst, "data: "...)
+	dst = wire.AppendEnvelope(dst, m)
+	dst = append(dst, "\nid: "...)
+	return append(m.ID.Append(dst), "\n\n"...)
+}
+
+func (framing) AppendControl(dst []byte, c *wire.Control) []byte {
+	return append(wire.AppendControl(dst, c), "\n\n"...)
+}
