@@ -46,16 +46,21 @@ func (w *worker) fallBehind(c *Conn, at engine.Cursor) {
 // runCatchups serves some of the connections that are behind, and tells
 // whether there are more.
 func (w *worker) runCatchups() bool {
-	n := min(len(w.catchups), catchupBatch)
-	for _, c := range w.catchups[:n] {
+	for range min(len(w.catchups)-w.caughtUp, catchupBatch) {
+		c := w.catchups[w.caughtUp] // the list may grow meanwhile
+		w.catchups[w.caughtUp] = nil
+		w.caughtUp++
 		c.off(queued)
 		w.catchUp(c)
 	}
-	// The list may have grown meanwhile.
-	rest := copy(w.catchups, w.catchups[n:])
-	clear(w.catchups[rest:])
-	w.catchups = w.catchups[:rest]
-	return rest > 0
+	// What is left moves up once it is no more than what is done: a storm's list
+	// is long.
+	if rest := len(w.catchups) - w.caughtUp; rest <= w.caughtUp {
+		copy(w.catchups, w.catchups[w.caughtUp:])
+		clear(w.catchups[rest:])
+		w.catchups, w.caughtUp = w.catchups[:rest], 0
+	}
+	return len(w.catchups) > 0
 }
 
 func (w *worker) catchUp(c *Conn) {

@@ -29,8 +29,9 @@ type worker struct {
 	// fanouts in progress, in the order of their first messages.
 	fanouts []*fanout
 	turn    int // the fan-out whose slice comes next
-	// catchups wait to have the log read for them.
+	// catchups, from caughtUp on, wait to have the log read for them.
 	catchups []*Conn
+	caughtUp int
 	revisits []*Conn
 	sockets  sockets
 
