@@ -84,7 +84,7 @@ func (w *worker) catchUp(c *Conn) {
 		w.page(c, engine.Page{Start: at, End: at}, nil)
 		return
 	}
-	q := engine.Query{Channels: c.set.names, After: at, From: c.rare.since(end.Epoch), Limit: flushItems, Bytes: flushBytes}
+	q := engine.Query{Channels: c.set.names(), After: at, From: c.rare.since(end.Epoch), Limit: flushItems, Bytes: flushBytes}
 	switch {
 	case c.kind.Poll:
 		q.Limit, q.Bytes = pollItems, pollBytes
@@ -156,7 +156,7 @@ func (w *worker) page(c *Conn, page engine.Page, err error) {
 	if !c.room() {
 		return // something else took it; the page is read again when there is room
 	}
-	if len(c.set.names) == 0 {
+	if len(c.set.names()) == 0 {
 		page.Messages, page.More, page.End = nil, false, w.pump.engine.End()
 	}
 	var items []Item

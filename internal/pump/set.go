@@ -10,51 +10,51 @@ import (
 // An index finds a worker's connections by channel. It belongs to the worker.
 //
 // Connections that want the same channels share a set, so that a message is
-// matched against a set once, however many connections there are on it.
+// matched against a set once, however many connections there are on it. Most
+// sets are of one name, and there may be a million: they are found by it at
+// once, and only the others are in lists.
 type index struct {
-	// lists by the parts that engine.SplitPattern returns
-	exact, one, below map[string]*list
-	sets              map[string]*set // by key
-	finds             uint64          // calls of find, to find each set once
-}
-
-// A list holds the sets that have one name or pattern, in no order.
-type list struct {
-	sets []*set
+	sets     map[string]*set   // by key
+	lists    map[string][]*set // of several names, by each of them, in no order
+	patterns int               // names of sets that are patterns
+	finds    uint64            // calls of find, to find each set once
 }
 
 // A set is what some connections want. It does not change: a connection that
 // wants something else goes to another set.
 type set struct {
-	key    string   // the names, in order
+	key     [1]string // the name, or the names in order: no slice is made for one
+	several *several  // nil if there is one name
+	// members are the connections, in no order. The first is in room.
+	members []*Conn
+	room    [1]*Conn
+	// walkers counts the fan-outs that are part of the way through members.
+	// Meanwhile a connection that leaves makes a hole, and none moves.
+	walkers, holes int32
+}
+
+// several is what a set has that is not of one name.
+type several struct {
 	names  []string // sorted
 	places []int    // of each name's list, where this set is in it
 	// has is the names, where there are too many to look through.
-	has map[string]struct{}
-	// members are the connections, in no order.
-	members []*Conn
-	// walkers counts the fan-outs that are part of the way through members.
-	// Meanwhile a connection that leaves makes a hole, and none moves.
-	walkers, holes int
-	found          uint64 // the find that came by last
+	has   map[string]struct{}
+	found uint64 // the find that came by last
 }
 
 // fewNames is how many names are looked through one by one.
 const fewNames = 8
 
 func newIndex() *index {
-	return &index{exact: map[string]*list{}, one: map[string]*list{}, below: map[string]*list{}, sets: map[string]*set{}}
+	return &index{sets: map[string]*set{}, lists: map[string][]*set{}}
 }
 
-func (x *index) of(name string) (map[string]*list, string) {
-	prefix, kind := engine.SplitPattern(name)
-	switch kind {
-	case engine.One:
-		return x.one, prefix
-	case engine.Below:
-		return x.below, prefix
+// names returns the set's names and patterns, sorted.
+func (s *set) names() []string {
+	if s.several != nil {
+		return s.several.names
 	}
-	return x.exact, prefix
+	return s.key[:]
 }
 
 // add puts a connection on the set of these names, which are each there once.
@@ -73,36 +73,65 @@ func (x *index) add(c *Conn, names []string) {
 	}
 	c.set, c.at = s, uint32(len(s.members))
 	s.members = append(s.members, c)
+	if len(s.members) == 2 {
+		s.room[0] = nil // it has moved
+	}
 }
 
 // newSet makes a set. Its strings are its own: those of a request would keep
 // all of the request.
 func (x *index) newSet(key string, n int) *set {
-	s := &set{key: strings.Clone(key)}
-	x.sets[s.key] = s
-	if n == 0 {
-		return s
+	s := &set{key: [1]string{strings.Clone(key)}}
+	s.members = s.room[:0]
+	x.sets[s.key[0]] = s
+	if n != 1 {
+		x.list(s, n)
 	}
-	s.names = make([]string, 0, n)
-	s.places = make([]int, 0, n)
-	if n > fewNames {
-		s.has = make(map[string]struct{}, n)
-	}
-	for name := range strings.SplitSeq(s.key, "\x00") {
-		m, key := x.of(name)
-		l := m[key]
-		if l == nil {
-			l = &list{}
-			m[key] = l
+	for _, name := range s.names() {
+		if isPattern(name) {
+			x.patterns++
 		}
-		s.names = append(s.names, name)
-		s.places = append(s.places, len(l.sets))
-		if s.has != nil {
-			s.has[name] = struct{}{}
-		}
-		l.sets = append(l.sets, s)
 	}
 	return s
+}
+
+// list puts a set of several names, or none, into its names' lists.
+func (x *index) list(s *set, n int) {
+	v := &several{}
+	s.several = v
+	if n == 0 {
+		return
+	}
+	v.names = strings.Split(s.key[0], "\x00")
+	v.places = make([]int, n)
+	if n > fewNames {
+		v.has = make(map[string]struct{}, n)
+	}
+	for i, name := range v.names {
+		v.places[i] = len(x.lists[name])
+		x.lists[name] = append(x.lists[name], s)
+		if v.has != nil {
+			v.has[name] = struct{}{}
+		}
+	}
+}
+
+// unlist takes a set out of its names' lists.
+func (x *index) unlist(s *set) {
+	for i, name := range s.several.names {
+		l, place := x.lists[name], s.several.places[i]
+		end := len(l) - 1
+		if end == 0 {
+			delete(x.lists, name)
+			continue
+		}
+		moved := l[end].several
+		l[place] = l[end]
+		at, _ := slices.BinarySearch(moved.names, name)
+		moved.places[at] = place
+		l[end] = nil
+		x.lists[name] = l[:end]
+	}
 }
 
 // remove takes a connection off its set.
@@ -155,51 +184,50 @@ func (x *index) release(s *set) {
 
 // prune forgets a set that nobody is on.
 func (x *index) prune(s *set) {
-	if len(s.members) > 0 || x.sets[s.key] != s {
+	if len(s.members) > 0 || x.sets[s.key[0]] != s {
 		return
 	}
-	delete(x.sets, s.key)
-	for i, name := range s.names {
-		m, key := x.of(name)
-		l := m[key]
-		end := len(l.sets) - 1
-		if end == 0 {
-			delete(m, key)
-			continue
+	delete(x.sets, s.key[0])
+	for _, name := range s.names() {
+		if isPattern(name) {
+			x.patterns--
 		}
-		moved := l.sets[end]
-		l.sets[s.places[i]] = moved
-		at, _ := slices.BinarySearch(moved.names, name)
-		moved.places[at] = s.places[i]
-		l.sets[end] = nil
-		l.sets = l.sets[:end]
 	}
+	if s.several != nil {
+		x.unlist(s)
+	}
+}
+
+func isPattern(name string) bool {
+	_, kind := engine.SplitPattern(name)
+	return kind != engine.Exact
 }
 
 // find appends the sets that want the channel's messages, each once.
 func (x *index) find(buf []*set, channel string) []*set {
 	x.finds++
-	buf = x.append(buf, x.exact[channel])
-	if len(x.one)+len(x.below) == 0 {
+	var name [maxName]byte
+	buf = x.append(buf, append(name[:0], channel...))
+	if x.patterns == 0 {
 		return buf
 	}
 	for prefix, kind := range engine.Patterns(channel) {
-		m := x.below
-		if kind == engine.One {
-			m = x.one
-		}
-		buf = x.append(buf, m[prefix])
+		buf = x.append(buf, appendPattern(name[:0], prefix, kind))
 	}
 	return buf
 }
 
-func (x *index) append(buf []*set, l *list) []*set {
-	if l == nil {
+// append appends the sets that have a name or pattern.
+func (x *index) append(buf []*set, name []byte) []*set {
+	if s := x.sets[string(name)]; s != nil {
+		buf = append(buf, s)
+	}
+	if len(x.lists) == 0 {
 		return buf
 	}
-	for _, s := range l.sets {
-		if s.found != x.finds {
-			s.found = x.finds
+	for _, s := range x.lists[string(name)] {
+		if v := s.several; v.found != x.finds {
+			v.found = x.finds
 			buf = append(buf, s)
 		}
 	}
@@ -208,27 +236,35 @@ func (x *index) append(buf []*set, l *list) []*set {
 
 // wants tells whether a channel's messages are for the set.
 func (s *set) wants(channel string) bool {
-	if s.has == nil {
-		for _, name := range s.names {
+	if s.several == nil || s.several.has == nil {
+		for _, name := range s.names() {
 			if engine.Match(name, channel) {
 				return true
 			}
 		}
 		return false
 	}
-	if _, ok := s.has[channel]; ok {
+	has := s.several.has
+	if _, ok := has[channel]; ok {
 		return true
 	}
-	var buf [engine.MaxChannel + 4]byte
+	var name [maxName]byte
 	for prefix, kind := range engine.Patterns(channel) {
-		b := append(buf[:0], prefix...)
-		if prefix != "" {
-			b = append(b, '/')
-		}
-		b = append(b, "**"[:kind]...) // One is 1, Below 2
-		if _, ok := s.has[string(b)]; ok {
+		if _, ok := has[string(appendPattern(name[:0], prefix, kind))]; ok {
 			return true
 		}
 	}
 	return false
+}
+
+// maxName is the length of what appendPattern makes of a channel, at most.
+const maxName = engine.MaxChannel + len("/**")
+
+// appendPattern appends the pattern that engine.SplitPattern splits so.
+func appendPattern(b []byte, prefix string, kind engine.PatternKind) []byte {
+	b = append(b, prefix...)
+	if prefix != "" {
+		b = append(b, '/')
+	}
+	return append(b, "**"[:kind]...) // One is 1, Below 2
 }

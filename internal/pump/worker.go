@@ -466,9 +466,9 @@ func (w *worker) change(c *Conn, max int, add, remove []string) bool {
 	for _, name := range remove {
 		removed[name] = true
 	}
-	have := make(map[string]bool, len(c.set.names)+len(add))
+	have := make(map[string]bool, len(c.set.names())+len(add))
 	var names []string
-	for _, name := range c.set.names {
+	for _, name := range c.set.names() {
 		if !removed[name] {
 			have[name] = true
 			names = append(names, name)
