@@ -13,6 +13,7 @@ import (
 type Halley struct {
 	process
 	Binary string // a built one to take; empty means to build it
+	built  string // what is run
 }
 
 // Name implements [Peer].
@@ -37,14 +38,11 @@ func (*Halley) Transports() []string {
 
 // Install implements [Peer].
 func (h *Halley) Install(dir string) error {
-	if h.Binary != "" {
+	if h.built = h.Binary; h.built != "" {
 		return nil
 	}
-	binary := filepath.Join(dir, "halley")
-	_, err := output("..", "go", "build", "-o", binary, "./cmd/halley")
-	if err == nil {
-		h.Binary = binary
-	}
+	h.built = filepath.Join(dir, "halley")
+	_, err := output("..", "go", "build", "-o", h.built, "./cmd/halley")
 	return err
 }
 
@@ -59,7 +57,7 @@ func (h *Halley) Start(o Options) error {
 		bound := strconv.Itoa(o.Bound) + "B"
 		args = append(args, "--memory-limit", bound, "--retain-bytes", bound)
 	}
-	return h.start(addr, exec.Command(h.Binary, args...))
+	return h.start(addr, exec.Command(h.built, args...))
 }
 
 // Subscribe implements [Peer].
