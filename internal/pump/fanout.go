@@ -83,7 +83,7 @@ func (w *worker) begin(f *fanout) {
 	f.sets = w.index.find(f.sets[:0], f.channel)
 	f.ends = f.ends[:0]
 	for _, s := range f.sets {
-		s.walkers++
+		s.rarely().walkers++
 		f.ends = append(f.ends, len(s.members))
 	}
 	f.at, f.i = 0, 0

@@ -2,14 +2,14 @@
 //
 // A message takes this way: the engine stores it; every worker reads it from
 // the log's tail (worker.go), finds its own connections of that channel
-// (set.go), takes the message's bytes in each connection's framing from a
-// table that all share (frames.go), and writes them to the connection's socket
-// (socket.go), or hands them to the goroutine that writes the response
-// (slot.go). A channel with many readers is served a slice
-// at a time (fanout.go). A connection that is behind the tail, because it just
-// came or because its client reads slowly, is read for from its own cursor
-// until it has caught up (catchup.go). There is no queue for a connection: the
-// log is the queue.
+// (set.go, table.go), takes the message's bytes in each connection's framing
+// from a table that all share (frames.go), and writes them to the connection's
+// socket (socket.go), or hands them to the goroutine that writes the response
+// (slot.go). A channel with many readers is served a slice at a time
+// (fanout.go). A connection that is behind the tail, because it just came or
+// because its client reads slowly, is read for from its own cursor until it has
+// caught up (catchup.go). There is no queue for a connection: the log is the
+// queue.
 package pump
 
 import (

@@ -1,6 +1,7 @@
 package pump
 
 import (
+	"hash/maphash"
 	"slices"
 	"strings"
 
@@ -14,7 +15,7 @@ import (
 // sets are of one name, and there may be a million: they are found by it at
 // once, and only the others are in lists.
 type index struct {
-	sets     map[string]*set   // by key
+	sets     table             // by key
 	lists    map[string][]*set // of several names, by each of them, in no order
 	patterns int               // names of sets that are patterns
 	finds    uint64            // calls of find, to find each set once
@@ -23,38 +24,47 @@ type index struct {
 // A set is what some connections want. It does not change: a connection that
 // wants something else goes to another set.
 type set struct {
-	key     [1]string // the name, or the names in order: no slice is made for one
-	several *several  // nil if there is one name
+	key  [1]string // the name, or the names in order: no slice is made for one
+	next *set      // in the table
 	// members are the connections, in no order. The first is in room.
 	members []*Conn
 	room    [1]*Conn
-	// walkers counts the fan-outs that are part of the way through members.
-	// Meanwhile a connection that leaves makes a hole, and none moves.
-	walkers, holes int32
+	rare    *rareSet // nil while there is nothing in it
 }
 
-// several is what a set has that is not of one name.
-type several struct {
-	names  []string // sorted
+// rareSet is what a set has that is not of one name, or is walked.
+type rareSet struct {
+	names  []string // sorted; nil if the key is the only one
 	places []int    // of each name's list, where this set is in it
 	// has is the names, where there are too many to look through.
 	has   map[string]struct{}
 	found uint64 // the find that came by last
+	// walkers counts the fan-outs that are part of the way through members.
+	// Meanwhile a connection that leaves makes a hole, and none moves.
+	walkers, holes int
 }
 
 // fewNames is how many names are looked through one by one.
 const fewNames = 8
 
 func newIndex() *index {
-	return &index{sets: map[string]*set{}, lists: map[string][]*set{}}
+	return &index{sets: table{seed: maphash.MakeSeed()}, lists: map[string][]*set{}}
 }
 
 // names returns the set's names and patterns, sorted.
 func (s *set) names() []string {
-	if s.several != nil {
-		return s.several.names
+	if s.rare != nil && s.rare.names != nil {
+		return s.rare.names
 	}
 	return s.key[:]
+}
+
+// rarely returns what is rare of the set, to be set.
+func (s *set) rarely() *rareSet {
+	if s.rare == nil {
+		s.rare = &rareSet{}
+	}
+	return s.rare
 }
 
 // add puts a connection on the set of these names, which are each there once.
@@ -67,7 +77,7 @@ func (x *index) add(c *Conn, names []string) {
 		slices.Sort(names)
 		key = strings.Join(names, "\x00")
 	}
-	s := x.sets[key]
+	s := x.sets.get([]byte(key))
 	if s == nil {
 		s = x.newSet(key, len(names))
 	}
@@ -83,7 +93,7 @@ func (x *index) add(c *Conn, names []string) {
 func (x *index) newSet(key string, n int) *set {
 	s := &set{key: [1]string{strings.Clone(key)}}
 	s.members = s.room[:0]
-	x.sets[s.key[0]] = s
+	x.sets.put(s)
 	if n != 1 {
 		x.list(s, n)
 	}
@@ -97,35 +107,34 @@ func (x *index) newSet(key string, n int) *set {
 
 // list puts a set of several names, or none, into its names' lists.
 func (x *index) list(s *set, n int) {
-	v := &several{}
-	s.several = v
-	if n == 0 {
-		return
+	r := s.rarely()
+	r.names = []string{}
+	if n > 0 {
+		r.names = strings.Split(s.key[0], "\x00")
 	}
-	v.names = strings.Split(s.key[0], "\x00")
-	v.places = make([]int, n)
+	r.places = make([]int, n)
 	if n > fewNames {
-		v.has = make(map[string]struct{}, n)
+		r.has = make(map[string]struct{}, n)
 	}
-	for i, name := range v.names {
-		v.places[i] = len(x.lists[name])
+	for i, name := range r.names {
+		r.places[i] = len(x.lists[name])
 		x.lists[name] = append(x.lists[name], s)
-		if v.has != nil {
-			v.has[name] = struct{}{}
+		if r.has != nil {
+			r.has[name] = struct{}{}
 		}
 	}
 }
 
-// unlist takes a set out of its names' lists.
+// unlist takes a set of several names out of their lists.
 func (x *index) unlist(s *set) {
-	for i, name := range s.several.names {
-		l, place := x.lists[name], s.several.places[i]
+	for i, name := range s.rare.names {
+		l, place := x.lists[name], s.rare.places[i]
 		end := len(l) - 1
 		if end == 0 {
 			delete(x.lists, name)
 			continue
 		}
-		moved := l[end].several
+		moved := l[end].rare
 		l[place] = l[end]
 		at, _ := slices.BinarySearch(moved.names, name)
 		moved.places[at] = place
@@ -138,9 +147,9 @@ func (x *index) unlist(s *set) {
 func (x *index) remove(c *Conn) {
 	s := c.set
 	c.set = nil
-	if s.walkers > 0 {
+	if r := s.rare; r != nil && r.walkers > 0 {
 		s.members[c.at] = nil
-		s.holes++
+		r.holes++
 		return
 	}
 	s.drop(c.at)
@@ -164,36 +173,40 @@ func (s *set) drop(at uint32) {
 
 // release ends a fan-out's walk, and closes the holes after the last one.
 func (x *index) release(s *set) {
-	if s.walkers--; s.walkers > 0 {
+	r := s.rare
+	if r.walkers--; r.walkers > 0 {
 		return
 	}
-	for i := 0; s.holes > 0; {
+	for i := 0; r.holes > 0; {
 		switch end := len(s.members) - 1; {
 		case s.members[end] == nil:
 			s.members = s.members[:end]
-			s.holes--
+			r.holes--
 		case s.members[i] == nil:
 			s.drop(uint32(i))
-			s.holes--
+			r.holes--
 		default:
 			i++
 		}
+	}
+	if r.names == nil {
+		s.rare = nil
 	}
 	x.prune(s)
 }
 
 // prune forgets a set that nobody is on.
 func (x *index) prune(s *set) {
-	if len(s.members) > 0 || x.sets[s.key[0]] != s {
+	if len(s.members) > 0 || x.sets.get([]byte(s.key[0])) != s {
 		return
 	}
-	delete(x.sets, s.key[0])
+	x.sets.remove(s)
 	for _, name := range s.names() {
 		if isPattern(name) {
 			x.patterns--
 		}
 	}
-	if s.several != nil {
+	if s.rare != nil {
 		x.unlist(s)
 	}
 }
@@ -219,15 +232,15 @@ func (x *index) find(buf []*set, channel string) []*set {
 
 // append appends the sets that have a name or pattern.
 func (x *index) append(buf []*set, name []byte) []*set {
-	if s := x.sets[string(name)]; s != nil {
+	if s := x.sets.get(name); s != nil {
 		buf = append(buf, s)
 	}
 	if len(x.lists) == 0 {
 		return buf
 	}
 	for _, s := range x.lists[string(name)] {
-		if v := s.several; v.found != x.finds {
-			v.found = x.finds
+		if r := s.rare; r.found != x.finds {
+			r.found = x.finds
 			buf = append(buf, s)
 		}
 	}
@@ -236,7 +249,7 @@ func (x *index) append(buf []*set, name []byte) []*set {
 
 // wants tells whether a channel's messages are for the set.
 func (s *set) wants(channel string) bool {
-	if s.several == nil || s.several.has == nil {
+	if s.rare == nil || s.rare.has == nil {
 		for _, name := range s.names() {
 			if engine.Match(name, channel) {
 				return true
@@ -244,7 +257,7 @@ func (s *set) wants(channel string) bool {
 		}
 		return false
 	}
-	has := s.several.has
+	has := s.rare.has
 	if _, ok := has[channel]; ok {
 		return true
 	}

@@ -139,10 +139,12 @@ func (w *worker) runCommands() {
 // conns returns all connections.
 func (w *worker) conns() []*Conn {
 	all := make([]*Conn, 0, w.count)
-	for _, s := range w.index.sets {
-		for _, c := range s.members {
-			if c != nil {
-				all = append(all, c)
+	for _, s := range w.index.sets.chains {
+		for ; s != nil; s = s.next {
+			for _, c := range s.members {
+				if c != nil {
+					all = append(all, c)
+				}
 			}
 		}
 	}

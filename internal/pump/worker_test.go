@@ -145,8 +145,8 @@ func TestLeaveDuringFanout(t *testing.T) {
 			}
 		}
 	}
-	if s := w.index.sets["wide"]; s.holes != 0 || s.walkers != 0 || len(s.members) != w.count {
-		t.Errorf("the set has %d entries, %d holes and %d walkers for %d connections", len(s.members), s.holes, s.walkers, w.count)
+	if s := w.index.sets.get([]byte("wide")); s.rare != nil || len(s.members) != w.count {
+		t.Errorf("the set has %d entries and %+v for %d connections", len(s.members), s.rare, w.count)
 	}
 }
 
@@ -179,8 +179,8 @@ func TestWrite(t *testing.T) {
 		c.Leave()
 	}
 	turns()
-	if w.count != 0 || len(w.index.sets) != 0 {
-		t.Errorf("%d connections and %d sets are left", w.count, len(w.index.sets))
+	if w.count != 0 || len(w.index.sets.chains) != 0 {
+		t.Errorf("%d connections and %d sets are left", w.count, len(w.index.sets.chains))
 	}
 }
 
