@@ -73,22 +73,18 @@ type simulation struct {
 	pump    *pump.Pump
 	conns   []*pump.Conn
 	tallies []*tally // of the workers
-	Values  Values
+	done    chan struct{}
+	want    int64 // writes in all
+	values  Values
 }
 
 // A tally is what one worker has written. It fills a cache line, so that
 // workers do not wait for each other.
 type tally struct {
 	writes atomic.Int64
+	wanted atomic.Int64 // when it is to tell
 	last   atomic.Pointer[pump.Conn]
-	_      [112]byte
-}
-
-func (s *simulation) written() (n int64) {
-	for _, t := range s.tallies {
-		n += t.writes.Load()
-	}
-	return n
+	_      [104]byte
 }
 
 // simulate has n connections join, and measures them.
@@ -97,9 +93,10 @@ func simulate(n int, channel func(int) string) (*simulation, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &simulation{log: log, conns: make([]*pump.Conn, n), Values: Values{}}
+	s := &simulation{log: log, conns: make([]*pump.Conn, n), values: Values{}}
 	// No heartbeat falls into what is measured.
 	workers := runtime.GOMAXPROCS(0)
+	s.done = make(chan struct{}, workers)
 	s.pump = pump.New(log, pump.Options{Workers: workers, Heartbeat: time.Hour})
 	var kinds []*pump.Kind
 	for range workers {
@@ -107,30 +104,35 @@ func simulate(n int, channel func(int) string) (*simulation, error) {
 		s.tallies = append(s.tallies, t)
 		kinds = append(kinds, &pump.Kind{Framing: framing{}, Parked: pump.Parked{Write: func(c *pump.Conn, _ []byte) {
 			t.last.Store(c)
-			t.writes.Add(1)
+			if t.writes.Add(1) == t.wanted.Load() {
+				s.done <- struct{}{}
+			}
 		}}})
 	}
 	before := live()
 	begin, after := time.Now(), log.End()
-	for i := range n {
-		// The pump gives its workers connections in turn.
-		s.conns[i] = s.pump.Park(pump.ConnOptions{
-			Kind: kinds[i%workers], Channels: []string{channel(i)}, After: after,
-		}, pump.Socket{FD: -1})
-	}
-	if err := s.until(int64(n)); err != nil { // each is sent its open control
+	err = s.run(s.all(), func() error { // each is sent its open control
+		for i := range n {
+			// The pump gives its workers connections in turn.
+			s.conns[i] = s.pump.Park(pump.ConnOptions{
+				Kind: kinds[i%workers], Channels: []string{channel(i)}, After: after,
+			}, pump.Socket{FD: -1})
+		}
+		return nil
+	})
+	if err != nil {
 		s.close()
 		return nil, err
 	}
-	s.Values["join"] = time.Since(begin).Seconds()
-	s.Values["bytes"] = float64(live()-before) / float64(n)
+	s.values["join"] = time.Since(begin).Seconds()
+	s.values["bytes"] = float64(live()-before) / float64(n)
 	var was, is runtime.MemStats
 	runtime.ReadMemStats(&was)
 	begin = time.Now()
 	runtime.GC()
-	s.Values["gc"] = time.Since(begin).Seconds() * 1e3
+	s.values["gc"] = time.Since(begin).Seconds() * 1e3
 	runtime.ReadMemStats(&is)
-	s.Values["pause"] = float64(is.PauseTotalNs-was.PauseTotalNs) / 1e6
+	s.values["pause"] = float64(is.PauseTotalNs-was.PauseTotalNs) / 1e6
 	return s, nil
 }
 
@@ -148,22 +150,59 @@ func live() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// until waits for the count of writes.
-func (s *simulation) until(writes int64) error {
-	for begin := time.Now(); s.written() < writes; runtime.Gosched() {
-		if time.Since(begin) > patience {
-			return fmt.Errorf("%d of %d writes after %v", s.written(), writes, patience)
+// all returns a share of writes for each worker: one for each connection.
+func (s *simulation) all() []int64 {
+	shares := make([]int64, len(s.tallies))
+	for i := range s.conns {
+		shares[i%len(shares)]++
+	}
+	return shares
+}
+
+// run does something, and waits until the workers have written their shares.
+func (s *simulation) run(shares []int64, do func() error) error {
+	waiting := 0
+	for i, t := range s.tallies {
+		if shares[i] > 0 {
+			t.wanted.Store(t.writes.Load() + shares[i])
+			s.want += shares[i]
+			waiting++
+		}
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	timeout := time.After(patience)
+	for range waiting {
+		select {
+		case <-s.done:
+		case <-timeout:
+			return fmt.Errorf("not all was written after %v", patience)
 		}
 	}
 	return nil
 }
 
 // finish waits for what comes twice, and compares the count of writes.
-func (s *simulation) finish(want int64) []Measure {
+func (s *simulation) finish() []Measure {
 	time.Sleep(100 * time.Millisecond)
-	got := s.written()
-	s.Values["lost"], s.Values["doubled"] = float64(max(want-got, 0)), float64(max(got-want, 0))
-	return []Measure{{Values: s.Values}}
+	got := int64(0)
+	for _, t := range s.tallies {
+		got += t.writes.Load()
+	}
+	s.values["lost"], s.values["doubled"] = float64(max(s.want-got, 0)), float64(max(got-s.want, 0))
+	return []Measure{{Values: s.values}}
+}
+
+// publish publishes messages, and returns how long it took until the workers
+// had written their shares.
+func (s *simulation) publish(shares []int64, messages ...engine.Message) (time.Duration, error) {
+	begin := time.Now()
+	err := s.run(shares, func() error {
+		_, err := s.log.Append(context.Background(), engine.Batch{Messages: messages})
+		return err
+	})
+	return time.Since(begin), err
 }
 
 func runSimulationOne(_ peers.Peer, c Case, _ Config) ([]Measure, error) {
@@ -172,25 +211,20 @@ func runSimulationOne(_ peers.Peer, c Case, _ Config) ([]Measure, error) {
 		return nil, err
 	}
 	defer s.close()
-	want := int64(c.Connections)
+	all := s.all()
 	var times []float64
 	for i := range simulatedRounds {
-		begin := time.Now()
-		err := s.publish(engine.Message{Channel: "news", ContentType: "text/plain", Data: load.Message(uint64(i), MessageSize)})
+		took, err := s.publish(all, engine.Message{Channel: "news", ContentType: "text/plain", Data: load.Message(uint64(i), MessageSize)})
 		if err != nil {
 			return nil, err
 		}
-		want += int64(c.Connections)
-		if err := s.until(want); err != nil {
-			return nil, err
-		}
-		times = append(times, time.Since(begin).Seconds())
+		times = append(times, took.Seconds())
 	}
 	slices.Sort(times)
 	median := times[len(times)/2]
-	s.Values["fanout"] = median * 1e3
-	s.Values["delivery"] = median * 1e9 / float64(c.Connections)
-	return s.finish(want), nil
+	s.values["fanout"] = median * 1e3
+	s.values["delivery"] = median * 1e9 / float64(c.Connections)
+	return s.finish(), nil
 }
 
 func runSimulationEach(_ peers.Peer, c Case, _ Config) ([]Measure, error) {
@@ -200,7 +234,7 @@ func runSimulationEach(_ peers.Peer, c Case, _ Config) ([]Measure, error) {
 		return nil, err
 	}
 	defer s.close()
-	want, sequence := int64(c.Connections), uint64(0)
+	sequence := uint64(0)
 	random := rand.New(rand.NewPCG(1, 2))
 	message := func(i int) engine.Message {
 		sequence++
@@ -208,53 +242,44 @@ func runSimulationEach(_ peers.Peer, c Case, _ Config) ([]Measure, error) {
 	}
 	var times []float64
 	for range simulatedOnes {
-		time.Sleep(time.Millisecond) // the workers sleep, as on an idle server
 		i := random.IntN(c.Connections)
-		m := message(i)
-		begin := time.Now()
-		if err := s.publish(m); err != nil {
+		shares := make([]int64, len(s.tallies))
+		shares[i%len(shares)] = 1
+		took, err := s.publish(shares, message(i))
+		if err != nil {
 			return nil, err
 		}
-		want++
-		if err := s.until(want); err != nil {
-			return nil, err
-		}
-		times = append(times, time.Since(begin).Seconds())
-		if s.tallies[i%len(s.tallies)].last.Load() != s.conns[i] {
+		times = append(times, took.Seconds())
+		if s.tallies[i%len(shares)].last.Load() != s.conns[i] {
 			return nil, fmt.Errorf("a message to %s came to another connection", name(i))
 		}
+		time.Sleep(time.Millisecond)
 	}
 	slices.Sort(times)
-	s.Values["p50"] = times[len(times)/2] * 1e6
-	s.Values["p99"] = times[len(times)*99/100] * 1e6
+	s.values["p50"] = times[len(times)/2] * 1e6
+	s.values["p99"] = times[len(times)*99/100] * 1e6
 
 	times = times[:0]
 	for range simulatedRounds {
 		// They go to different connections, from all over: those that come to
 		// one at once would be one write.
 		batch := make([]engine.Message, min(simulatedBatch, c.Connections))
+		shares := make([]int64, len(s.tallies))
 		first, step := random.IntN(c.Connections), c.Connections/len(batch)
 		for i := range batch {
-			batch[i] = message((first + i*step) % c.Connections)
+			to := (first + i*step) % c.Connections
+			batch[i] = message(to)
+			shares[to%len(shares)]++
 		}
-		begin := time.Now()
-		if err := s.publish(batch...); err != nil {
+		took, err := s.publish(shares, batch...)
+		if err != nil {
 			return nil, err
 		}
-		want += int64(len(batch))
-		if err := s.until(want); err != nil {
-			return nil, err
-		}
-		times = append(times, time.Since(begin).Seconds()/float64(len(batch)))
+		times = append(times, took.Seconds()/float64(len(batch)))
 	}
 	slices.Sort(times)
-	s.Values["busy"] = times[len(times)/2] * 1e6
-	return s.finish(want), nil
-}
-
-func (s *simulation) publish(messages ...engine.Message) error {
-	_, err := s.log.Append(context.Background(), engine.Batch{Messages: messages})
-	return err
+	s.values["busy"] = times[len(times)/2] * 1e6
+	return s.finish(), nil
 }
 
 // framing is the pump's part of server-sent events.
