@@ -162,7 +162,7 @@ func TestWrite(t *testing.T) {
 	}
 	turns := func() {
 		for range 100 {
-			w.work()
+			w.work(false)
 		}
 	}
 	turns()
