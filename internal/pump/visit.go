@@ -9,12 +9,11 @@ package pump
 // kind.Limit. It returns false once the pump is closed, and leaves the socket to
 // the caller.
 func (p *Pump) Visit(kind *Kind, fd int) bool {
-	w := p.nextWorker()
-	c := &Conn{worker: w, kind: kind, state: visiting, fd: int32(fd), first: -1}
-	return w.inbox.put(command{conn: c, do: (*worker).visit})
+	return p.nextWorker().inbox.put(command{do: func(w *worker, _ *Conn) { w.visit(kind, int32(fd)) }})
 }
 
-func (w *worker) visit(c *Conn) {
+func (w *worker) visit(kind *Kind, fd int32) {
+	c := &Conn{worker: w, kind: kind, state: visiting, fd: fd, first: -1}
 	if err := w.watch(c); err != nil {
 		w.pump.opts.Logger.Error("halley: a socket cannot be polled", "error", err)
 		w.leave(c)
