@@ -7,6 +7,8 @@ import "sync"
 type mailbox[T any] struct {
 	// woken holds a token while there may be something to look at.
 	woken chan struct{}
+	// rung, if it is not nil, is called as well.
+	rung func()
 
 	mu     sync.Mutex
 	list   []T  // guarded by mu
@@ -19,6 +21,19 @@ func (m *mailbox[T]) wake() {
 	select {
 	case m.woken <- struct{}{}:
 	default:
+	}
+	if m.rung != nil {
+		m.rung()
+	}
+}
+
+// drain takes the token, and tells whether there was one.
+func (m *mailbox[T]) drain() bool {
+	select {
+	case <-m.woken:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -145,6 +145,19 @@ func (p *Pump) watch() {
 	}
 }
 
+// grown wakes the other workers if a worker's clients may have published, which
+// is sooner than the watcher would.
+func (p *Pump) grown(by *worker) {
+	if p.engine.End() == by.pos {
+		return
+	}
+	for _, w := range p.workers {
+		if w != by {
+			w.inbox.wake()
+		}
+	}
+}
+
 // Join adds a connection. Whoever calls it takes the connection's flushes with
 // Next, and calls Leave in the end.
 func (p *Pump) Join(o ConnOptions) *Conn {
@@ -171,6 +184,9 @@ func (p *Pump) Drain(delay func() time.Duration) {
 // Close ends the pump and the Next calls of all its connections.
 func (p *Pump) Close() {
 	p.cancel()
+	for _, w := range p.workers {
+		w.inbox.wake()
+	}
 	p.wg.Wait()
 	p.conns.Store(0)
 }

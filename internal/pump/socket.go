@@ -35,7 +35,6 @@ type Socket struct {
 
 // sockets are what a worker has of parked connections.
 type sockets struct {
-	poller     *poller // nil if there is none
 	conns      []*Conn // by descriptor
 	generation uint32
 	sender     sender
@@ -106,11 +105,13 @@ func (w *worker) watch(c *Conn) error {
 		return nil
 	}
 	s := &w.sockets
-	if s.poller == nil {
+	poller := w.poller.Load()
+	if poller == nil {
 		var err error
-		if s.poller, err = newPoller(w.inbox.wake); err != nil {
+		if poller, err = newPoller(); err != nil {
 			return err
 		}
+		w.poller.Store(poller)
 		s.sender.start(w.pump.opts.NoRing)
 	}
 	for len(s.conns) <= int(c.fd) {
@@ -120,14 +121,14 @@ func (w *worker) watch(c *Conn) error {
 	c.generation = s.generation
 	s.conns[c.fd] = c
 	limitUnsent(c.fd)
-	return s.poller.add(c.fd, c.generation, c.kind.Parked.Input != nil)
+	return poller.add(c.fd, c.generation, c.kind.Parked.Input != nil)
 }
 
 // unwatch leaves the socket of a connection to whoever has it next.
 func (w *worker) unwatch(c *Conn) {
 	if int(c.fd) < len(w.sockets.conns) && w.sockets.conns[c.fd] == c {
 		w.sockets.conns[c.fd] = nil
-		w.sockets.poller.remove(c.fd)
+		w.poller.Load().remove(c.fd)
 	}
 	c.fd = -1
 }
@@ -166,20 +167,21 @@ func (w *worker) closeSockets() {
 		}
 	}
 	w.sockets.sender.close()
-	if w.sockets.poller != nil {
-		w.sockets.poller.close()
+	if p := w.poller.Swap(nil); p != nil {
+		p.close()
 	}
 }
 
 // runEvents does what the poller has seen, and tells whether there was
 // anything.
-func (w *worker) runEvents(look bool) (some bool) {
-	if w.sockets.poller == nil || !w.sockets.poller.ready() && !look {
+func (w *worker) runEvents() (some bool) {
+	poller := w.poller.Load()
+	if poller == nil {
 		return false
 	}
 	defer w.sendQueued()
 	for {
-		events, more := w.sockets.poller.events()
+		events, more := poller.events()
 		for i := range events {
 			e := &events[i]
 			fd, generation := e.socket()
@@ -462,7 +464,7 @@ func (w *worker) cutOff(c *Conn, pieces []piece, n int) {
 	}
 	if !c.is(watched) {
 		c.on(watched)
-		w.sockets.poller.watchRoom(c.fd, c.generation, c.kind.Parked.Input != nil)
+		w.poller.Load().watchRoom(c.fd, c.generation, c.kind.Parked.Input != nil)
 	}
 	w.keepTime(c)
 }

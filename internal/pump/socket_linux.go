@@ -10,16 +10,16 @@ import (
 
 const haveSockets = true
 
-// A poller is one epoll (epoll(7)) for the sockets of a worker. Events are
-// edge-triggered: they tell of changes, so that a socket costs nothing while
-// nothing changes. The epoll itself is watched by the runtime's, in a
-// goroutine that wakes the worker.
+// A poller is one epoll (epoll(7)) for the sockets of a worker, which sleeps in
+// it. Events are edge-triggered: they tell of changes, so that a socket costs
+// nothing while nothing changes.
 type poller struct {
-	fd   int
-	file *os.File
-	any  atomic.Bool // there may be events
-	buf  [256]event
-	done chan struct{}
+	fd    int
+	event int // eventfd(2), whose events wake the worker
+	// sleeping is set while the worker is about to sleep, or sleeps.
+	sleeping atomic.Bool
+	buf      [256]event
+	got      int // events in buf
 }
 
 // An event carries the socket and its generation.
@@ -31,52 +31,67 @@ func (e *event) writable() bool                        { return e.Events&syscall
 func (e *event) closed() bool                          { return e.Events&syscall.EPOLLRDHUP != 0 }
 func (e *event) broken() bool                          { return e.Events&(syscall.EPOLLHUP|syscall.EPOLLERR) != 0 }
 
-// newPoller starts a poller that calls wake when there are events.
-func newPoller(wake func()) (*poller, error) {
+func newPoller() (*poller, error) {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	if err := syscall.SetNonblock(fd, true); err != nil { // or the runtime does not poll it
+	n, _, errno := syscall.RawSyscall(syscall.SYS_EVENTFD2, 0, syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if errno != 0 {
 		_ = syscall.Close(fd)
-		return nil, os.NewSyscallError("fcntl", err)
+		return nil, os.NewSyscallError("eventfd2", errno)
 	}
-	p := &poller{fd: fd, file: os.NewFile(uintptr(fd), "epoll"), done: make(chan struct{})}
-	raw, err := p.file.SyscallConn()
-	if err == nil {
-		err = p.file.SetDeadline(time.Time{}) // fails where the runtime does not poll it
-	}
-	if err != nil {
-		_ = p.file.Close()
+	p := &poller{fd: fd, event: int(n)}
+	if err := p.add(int32(p.event), 0, true); err != nil {
+		p.close()
 		return nil, err
 	}
-	go func() {
-		defer close(p.done)
-		// It returns when the file is closed.
-		_ = raw.Read(func(uintptr) bool {
-			p.any.Store(true)
-			wake()
-			return false
-		})
-	}()
 	return p, nil
 }
 
 func (p *poller) close() {
-	_ = p.file.Close()
-	<-p.done
+	_ = syscall.Close(p.event) // there is nothing left to be done
+	_ = syscall.Close(p.fd)    // the same
 }
 
-// ready tells whether there may be events.
-func (p *poller) ready() bool { return p.any.Load() && p.any.Swap(false) }
-
-// events returns some events, and whether there may be more.
-func (p *poller) events() (list []event, more bool) {
-	n, _, _ := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.buf[0])), uintptr(len(p.buf)), 0, 0, 0)
-	if int(n) < 0 {
-		return nil, false // EINTR does not happen without waiting
+// wake ends the worker's sleep, or the one that it is about to begin. It may be
+// called from any goroutine.
+func (p *poller) wake() {
+	if p.sleeping.Load() && p.sleeping.Swap(false) {
+		// It is never read: that it is written to is the event.
+		one := uint64(1)
+		_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, uintptr(p.event), uintptr(unsafe.Pointer(&one)), 8)
 	}
-	return p.buf[:n], int(n) == len(p.buf)
+}
+
+// sleep waits for events, unless something is there already that there would
+// have been a wake for.
+func (p *poller) sleep(d time.Duration, there func() bool) {
+	p.sleeping.Store(true)
+	if !there() {
+		p.wait(d)
+	}
+	p.sleeping.Store(false)
+}
+
+// wait gets events. It does not wait for them if d is 0, and is a raw system
+// call then.
+func (p *poller) wait(d time.Duration) {
+	call, milliseconds := syscall.RawSyscall6, 0
+	if d > 0 {
+		call, milliseconds = syscall.Syscall6, int((d+time.Millisecond-1)/time.Millisecond)
+	}
+	n, _, _ := call(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.buf[0])), uintptr(len(p.buf)), uintptr(milliseconds), 0, 0)
+	p.got = max(int(n), 0) // it is -1 after a signal
+}
+
+// events returns what there is, and whether there may be more.
+func (p *poller) events() (list []event, more bool) {
+	if p.got == 0 {
+		p.wait(0)
+	}
+	list, p.got = p.buf[:p.got], 0
+	return list, len(list) == len(p.buf)
 }
 
 // always is of interest on every socket: that the client is gone, once

@@ -2,7 +2,10 @@
 
 package pump
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Elsewhere every connection is written by a goroutine.
 
@@ -18,18 +21,19 @@ func (*event) writable() bool          { return false }
 func (*event) closed() bool            { return false }
 func (*event) broken() bool            { return false }
 
-func newPoller(func()) (*poller, error) { return nil, ErrNoPoller }
+func newPoller() (*poller, error) { return nil, ErrNoPoller }
 
-func (*poller) close()                        {}
-func (*poller) ready() bool                   { return false }
-func (*poller) events() ([]event, bool)       { return nil, false }
-func (*poller) add(int32, uint32, bool) error { return ErrNoPoller }
-func (*poller) watchRoom(int32, uint32, bool) {}
-func (*poller) remove(int32)                  {}
-func receive(int32, []byte) ([]byte, error)   { return nil, ErrNoPoller }
-func limitUnsent(int32)                       {}
-func shutdownWrite(int32)                     {}
-func closeFD(int32)                           {}
+func (*poller) close()                           {}
+func (*poller) wake()                            {}
+func (*poller) sleep(time.Duration, func() bool) {}
+func (*poller) events() ([]event, bool)          { return nil, false }
+func (*poller) add(int32, uint32, bool) error    { return ErrNoPoller }
+func (*poller) watchRoom(int32, uint32, bool)    {}
+func (*poller) remove(int32)                     {}
+func receive(int32, []byte) ([]byte, error)      { return nil, ErrNoPoller }
+func limitUnsent(int32)                          {}
+func shutdownWrite(int32)                        {}
+func closeFD(int32)                              {}
 
 var errAgain = errors.New("pump: nothing to read")
 

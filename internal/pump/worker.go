@@ -1,7 +1,9 @@
 package pump
 
 import (
+	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/halley-comet/halley/engine"
@@ -14,12 +16,13 @@ type command struct {
 	do   func(*worker, *Conn)
 }
 
-// A worker owns a share of the connections. All its fields but the inbox
-// belong to its goroutine.
+// A worker owns a share of the connections. All its fields but the inbox and
+// the poller belong to its goroutine.
 type worker struct {
 	pump   *Pump
 	number int
 	inbox  *mailbox[command]
+	poller atomic.Pointer[poller] // nil until a connection is parked
 
 	// pos is how far the worker has walked the log. A live connection has been
 	// handed all its messages up to pos, but for those of fan-outs in progress.
@@ -74,7 +77,7 @@ const linger = time.Second
 
 func newWorker(p *Pump, number int) *worker {
 	wheel := newWheel(p.opts.Heartbeat)
-	return &worker{
+	w := &worker{
 		pump:     p,
 		number:   number,
 		inbox:    newMailbox[command](),
@@ -86,23 +89,27 @@ func newWorker(p *Pump, number int) *worker {
 		linger:   wheel.span(linger),
 		tail:     make([]*engine.Message, 0, tailBatch),
 	}
+	w.inbox.rung = w.wake
+	return w
 }
 
 func (w *worker) run() {
 	defer w.closeSockets()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for looked := false; w.pump.ctx.Err() == nil; {
-		if w.work(looked) {
-			looked = false
+	for w.pump.ctx.Err() == nil {
+		if w.work() {
 			continue
 		}
-		if !looked && w.sockets.poller != nil {
-			looked = true // under load there is something now and then, and waking up costs more
+		d := w.wheel.sleep(w.now)
+		if p := w.poller.Load(); p != nil {
+			// Who waits for this processor would have to be found by another
+			// thread, as the scheduler does not know that this one sleeps.
+			runtime.Gosched()
+			p.sleep(d, w.inbox.drain)
 			continue
 		}
-		looked = false
-		timer.Reset(w.wheel.sleep(w.now))
+		timer.Reset(d)
 		select {
 		case <-w.inbox.woken:
 		case <-timer.C:
@@ -111,13 +118,23 @@ func (w *worker) run() {
 	}
 }
 
-// work is one turn. It tells whether there may be more to do at once. With look
-// it asks the poller also where that has told of nothing.
-func (w *worker) work(look bool) bool {
+// wake is called when there is something in the inbox, or something new in the
+// log.
+func (w *worker) wake() {
+	if p := w.poller.Load(); p != nil {
+		p.wake()
+	}
+}
+
+// work is one turn. It tells whether there may be more to do at once.
+func (w *worker) work() bool {
 	w.now = time.Now()
 	w.beat()
 	w.runCommands()
-	busy := w.runEvents(look)
+	busy := w.runEvents()
+	if busy {
+		w.pump.grown(w)
+	}
 	busy = w.walk() || busy
 	busy = w.runFanout() || busy
 	busy = w.runCatchups() || busy

@@ -29,9 +29,9 @@ func testWorker(t *testing.T) (*worker, engine.Engine) {
 func joined(t *testing.T, w *worker, channels ...string) *Conn {
 	t.Helper()
 	c := w.pump.Join(ConnOptions{Kind: &Kind{}, Channels: channels, After: w.pump.engine.End()})
-	w.work(false)
+	w.work()
 	for c.state != live {
-		w.work(false)
+		w.work()
 	}
 	<-c.slot.flushes
 	return c
@@ -48,7 +48,7 @@ func take(t *testing.T, w *worker, c *Conn) Flush {
 			}
 			return f
 		default:
-			w.work(false)
+			w.work()
 		}
 	}
 	t.Fatal("nothing comes")
@@ -68,7 +68,7 @@ func TestFanoutYields(t *testing.T) {
 	if _, err := log.Append(t.Context(), engine.Batch{Messages: []engine.Message{{Channel: "wide"}, {Channel: "quiet"}, {Channel: "wide"}}}); err != nil {
 		t.Fatal(err)
 	}
-	w.work(false)
+	w.work()
 	if len(quiet.slot.flushes) != 1 {
 		t.Error("the quiet channel's reader was not served in the first turn")
 	}
@@ -85,7 +85,7 @@ func TestFanoutYields(t *testing.T) {
 		t.Errorf("%d readers of the wide channel were served in the first turn, want at most %d", n, wideList)
 	}
 	for range 30 {
-		w.work(false)
+		w.work()
 	}
 	if n := served(); n != len(wide) {
 		t.Errorf("%d of %d readers of the wide channel were served in the end", n, len(wide))
@@ -114,7 +114,7 @@ func TestLeaveDuringFanout(t *testing.T) {
 		}
 	}
 	publish()
-	w.work(false)
+	w.work()
 	for i, c := range wide {
 		if i%3 == 0 {
 			c.Leave()
@@ -123,7 +123,7 @@ func TestLeaveDuringFanout(t *testing.T) {
 	late := joined(t, w, "wide")
 	publish()
 	for len(w.fanouts) > 0 || w.pos != log.End() {
-		w.work(false)
+		w.work()
 	}
 	for i, c := range append(wide, late) {
 		want := []uint64{1, 2}
@@ -162,7 +162,7 @@ func TestWrite(t *testing.T) {
 	}
 	turns := func() {
 		for range 100 {
-			w.work(false)
+			w.work()
 		}
 	}
 	turns()
