@@ -51,7 +51,7 @@ func New(e Engine, opts *Options) (*Hub, error) {
 	h := &Hub{engine: e, opts: o, origins: newOriginList(o.Origins, o.Hosts)}
 	h.pump = pump.New(e, pump.Options{
 		Workers: o.Workers, Heartbeat: o.Heartbeat, WriteTimeout: o.WriteTimeout,
-		NoParking: o.NoParking, NoRing: o.NoIOUring, Logger: o.Logger,
+		NoParking: o.NoParking, NoRing: o.NoIOUring, SlowRules: o.slowRules(), Logger: o.Logger,
 	})
 	h.transports = transport.New(transport.Options{
 		Pump:           h.pump,

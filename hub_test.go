@@ -144,6 +144,11 @@ func TestOptions(t *testing.T) {
 		{halley.Options{Origins: []string{"null"}}, "Options.Origins[0]"},
 		{halley.Options{Origins: []string{""}}, "Options.Origins[0]"},
 		{halley.Options{ActiveContent: []string{"a", "b*"}}, "Options.ActiveContent[1]"},
+		{halley.Options{SlowClients: []halley.SlowClientRule{{Pattern: "a"}, {Pattern: "b*"}}}, "Options.SlowClients[1].Pattern: "},
+		{halley.Options{SlowClients: []halley.SlowClientRule{{Pattern: "a", Policy: 3}}}, "Options.SlowClients[0].Policy is 3"},
+		{halley.Options{SlowClients: []halley.SlowClientRule{{Pattern: "a", Policy: halley.Cut}}}, "Options.SlowClients[0].Limit is 0"},
+		{halley.Options{SlowClients: []halley.SlowClientRule{{Pattern: "a", Policy: halley.Cut, Limit: -1}}}, "Options.SlowClients[0].Limit is -1"},
+		{halley.Options{SlowClients: []halley.SlowClientRule{{Pattern: "a", Policy: halley.LatestOnly, Limit: 1}}}, "Options.SlowClients[0].Limit is 1"},
 	} {
 		hub, err := halley.New(log, &c.options)
 		if err == nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/pump"
 )
 
 // Options of a Hub. The zero value, and nil, are the defaults.
@@ -42,6 +43,10 @@ type Options struct {
 	// ActiveContent lists names and patterns of channels whose HTML, SVG and
 	// XML go out by raw multipart; always sandboxed. Default none.
 	ActiveContent []string
+	// SlowClients say what clients get that do not take what they are sent.
+	// The first rule whose pattern matches a channel holds; without one they
+	// catch up. They are not for the program's own subscriptions.
+	SlowClients []SlowClientRule
 
 	// MaxMessage is the size of a message's data at most; default 1 MiB.
 	MaxMessage int
@@ -72,6 +77,32 @@ type Options struct {
 	// Version is what info says of the program; default "dev".
 	Version string
 }
+
+// A SlowClientRule says what becomes of slow clients in the channels that a
+// pattern matches. A client is slow once its connection took no more, until it
+// has caught up. One that comes back from an old cursor is not slow for that:
+// what was in the log when it came, it gets.
+type SlowClientRule struct {
+	// Pattern is a channel's name or a pattern.
+	Pattern string
+	Policy  SlowClientPolicy
+	// Limit is, with Cut, how many messages of these channels may wait for a
+	// client; at least 1. With other policies it is 0.
+	Limit int
+}
+
+// A SlowClientPolicy is what is done with slow clients.
+type SlowClientPolicy int
+
+const (
+	// CatchUp sends them everything that is retained, later.
+	CatchUp SlowClientPolicy = iota
+	// LatestOnly sends them the newest message of each channel, and leaves out
+	// older ones, of which a control tells.
+	LatestOnly
+	// Cut ends their connections when more than Limit messages wait.
+	Cut
+)
 
 // maxSize is the highest of any number in Options.
 const maxSize = 1 << 30
@@ -136,6 +167,11 @@ func (o *Options) withDefaults() (Options, error) {
 			return c, fmt.Errorf("halley: Options.ActiveContent[%d]: %w", i, err)
 		}
 	}
+	for i, r := range c.SlowClients {
+		if err := r.check(); err != nil {
+			return c, fmt.Errorf("halley: Options.SlowClients[%d]%w", i, err)
+		}
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -143,4 +179,29 @@ func (o *Options) withDefaults() (Options, error) {
 		c.Version = "dev"
 	}
 	return c, nil
+}
+
+// check reports what is wrong with the rule, as the end of its name.
+func (r SlowClientRule) check() error {
+	if err := engine.CheckPattern(r.Pattern); err != nil {
+		return fmt.Errorf(".Pattern: %w", err)
+	}
+	switch {
+	case r.Policy < CatchUp || r.Policy > Cut:
+		return fmt.Errorf(".Policy is %d, not CatchUp, LatestOnly or Cut", r.Policy)
+	case r.Policy == Cut && (r.Limit < 1 || r.Limit > maxSize):
+		return fmt.Errorf(".Limit is %d, not between 1 and %d", r.Limit, maxSize)
+	case r.Policy != Cut && r.Limit != 0:
+		return fmt.Errorf(".Limit is %d, but only Cut has a limit", r.Limit)
+	}
+	return nil
+}
+
+// slowRules returns the rules as the pump has them.
+func (o *Options) slowRules() []pump.SlowRule {
+	var rules []pump.SlowRule
+	for _, r := range o.SlowClients {
+		rules = append(rules, pump.SlowRule{Pattern: r.Pattern, Latest: r.Policy == LatestOnly, Limit: r.Limit})
+	}
+	return rules
 }

@@ -52,7 +52,7 @@ type Subscription struct {
 }
 
 // subscriptions is what all of them have in common.
-var subscriptions = &pump.Kind{Silent: true}
+var subscriptions = &pump.Kind{Silent: true, Whole: true}
 
 // Subscribe starts a subscription. It must be closed.
 func (h *Hub) Subscribe(ctx context.Context, o SubscribeOptions) (*Subscription, error) {

@@ -25,6 +25,7 @@ const retryRead = time.Second
 type read struct {
 	conn  *Conn
 	query engine.Query
+	slow  *slowRead // nil unless it is to be left something out
 	reads uint32
 }
 
@@ -79,9 +80,9 @@ func (w *worker) catchUp(c *Conn) {
 		return
 	}
 	end := w.pump.engine.End()
-	at := c.rare.cursor
+	at, slow := c.rare.cursor, w.slowRead(c)
 	if at == end { // as those that come back from an answer are
-		w.page(c, engine.Page{Start: at, End: at}, nil)
+		w.page(c, pageRead{Page: engine.Page{Start: at, End: at}}, nil)
 		return
 	}
 	q := engine.Query{Channels: c.set.names(), After: at, From: c.rare.since(end.Epoch), Limit: flushItems, Bytes: flushBytes}
@@ -91,14 +92,16 @@ func (w *worker) catchUp(c *Conn) {
 	case len(q.Channels) == 0:
 		// Only to know where it stands: page leaves the message out.
 		q.Channels, q.Limit = []string{"**"}, 1
+	case c.ending():
+		q.Limit, slow = 1, nil // the rest of the message that it was cut in
 	}
 	if at.Epoch == end.Epoch && at.Seq <= end.Seq && at.Seq+engine.Recent >= end.Seq {
-		page, err := w.pump.engine.Read(w.pump.ctx, q)
+		page, err := w.pump.read(q, slow)
 		w.page(c, page, err)
 		return
 	}
 	c.on(reading)
-	w.pump.reads.put(read{conn: c, query: q, reads: c.rare.reads})
+	w.pump.reads.put(read{conn: c, query: q, slow: slow, reads: c.rare.reads})
 	w.sendHead(c)
 }
 
@@ -132,7 +135,7 @@ func (p *Pump) reader() {
 			if r.conn.left.Load() {
 				continue
 			}
-			page, err := p.engine.Read(p.ctx, r.query)
+			page, err := p.read(r.query, r.slow)
 			r.conn.worker.inbox.put(command{conn: r.conn, do: func(w *worker, c *Conn) {
 				c.off(reading)
 				switch {
@@ -148,7 +151,7 @@ func (p *Pump) reader() {
 }
 
 // page hands a page of the log to a connection that is behind and has room.
-func (w *worker) page(c *Conn, page engine.Page, err error) {
+func (w *worker) page(c *Conn, page pageRead, err error) {
 	if err != nil {
 		w.readFailed(c, err)
 		return
@@ -170,10 +173,12 @@ func (w *worker) page(c *Conn, page engine.Page, err error) {
 		c.sent = page.Start
 	}
 	items = slices.Grow(items, len(page.Messages))
-	for _, m := range page.Messages {
+	for i, m := range page.Messages {
+		items = w.skip(c, items, page, i)
 		items = append(items, Item{Message: m, Bytes: c.bytes(m)})
 		c.sent = m.ID
 	}
+	items = w.skip(c, items, page, len(page.Messages))
 	c.rare.cursor = page.End
 	if len(items) > 0 {
 		f := Flush{Items: items, Position: page.End}
@@ -200,6 +205,7 @@ func (w *worker) page(c *Conn, page engine.Page, err error) {
 		return
 	}
 	c.state = live
+	c.off(slow)
 	c.last = page.End.Seq
 	switch {
 	case c.is(expired):
@@ -212,7 +218,11 @@ func (w *worker) page(c *Conn, page engine.Page, err error) {
 }
 
 func (w *worker) readFailed(c *Conn, err error) {
-	switch {
+	switch tooSlow, ok := errors.AsType[errTooSlow](err); {
+	case ok && c.ending():
+		w.catchUpSoon(c) // another reason came first
+	case ok:
+		w.end(c, &wire.Control{Kind: wire.Error, Problem: wire.NewProblem(wire.TooSlow, tooSlow.Error())})
 	case w.pump.ctx.Err() != nil:
 	case errors.Is(err, engine.ErrUnavailable) && c.kind.Poll:
 		p := wire.NewProblem(wire.EngineUnavailable, "the log cannot be read now")

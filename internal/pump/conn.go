@@ -30,6 +30,9 @@ type Kind struct {
 	// Limit ends a stream after a time, 0 never does; and a visitor that sends
 	// nothing for so long.
 	Limit time.Duration
+	// Whole makes connections that get every message, whatever the rules for
+	// slow ones say.
+	Whole bool
 	// Parked is how connections are served that Park has made.
 	Parked Parked
 	// Next is what becomes of a parked poll's connection once it is answered,
@@ -152,6 +155,7 @@ const (
 	closing                    // gone, but for the socket, which the client may close first
 	borrowed                   // its socket is not the worker's to close
 	onWheel
+	slow // its client took no more, and it was not live since
 )
 
 func (c *Conn) is(f flags) bool { return c.flags&f != 0 }
@@ -162,6 +166,9 @@ func (c *Conn) off(f flags)     { c.flags &^= f }
 type rare struct {
 	cursor engine.Cursor // while behind
 	from   []engine.Cursor
+	// resumed was the log's end when it came, until it is caught up; set only
+	// where there are rules for slow connections.
+	resumed engine.Cursor
 	// reads counts changes of the channel set, to know a stale read by.
 	reads    uint32
 	ending   *wire.Control

@@ -8,8 +8,8 @@
 // (slot.go). A channel with many readers is served a slice at a time
 // (fanout.go). A connection that is behind the tail, because it just came or
 // because its client reads slowly, is read for from its own cursor until it has
-// caught up (catchup.go). There is no queue for a connection: the log is the
-// queue.
+// caught up (catchup.go), and may be left something out by the rules for slow
+// ones (slow.go). There is no queue for a connection: the log is the queue.
 package pump
 
 import (
@@ -39,6 +39,8 @@ type Options struct {
 	// NoRing has parked connections written by a system call for each, where
 	// an io_uring could send to many at once.
 	NoRing bool
+	// SlowRules say what slow connections get.
+	SlowRules []SlowRule
 	// FrameBytes bounds the table of shared frames; default 32 MiB.
 	FrameBytes int64
 	// Logger takes what an operator should know; default slog.Default.
@@ -82,6 +84,7 @@ type Flush struct {
 type Pump struct {
 	engine  engine.Engine
 	opts    Options
+	slow    []SlowRule // nil if all connections get everything
 	frames  *frames
 	workers []*worker
 	reads   *mailbox[read]
@@ -110,7 +113,7 @@ func New(e engine.Engine, o Options) *Pump {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	p := &Pump{engine: e, opts: o, frames: newFrames(o.FrameBytes), reads: newMailbox[read]()}
+	p := &Pump{engine: e, opts: o, slow: slowRules(o.SlowRules), frames: newFrames(o.FrameBytes), reads: newMailbox[read]()}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for i := range o.Workers {
 		w := newWorker(p, i)

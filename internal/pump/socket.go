@@ -462,6 +462,9 @@ func (w *worker) cutOff(c *Conn, pieces []piece, n int) {
 			w.announce(c, pieces[i:i+1])
 		}
 	}
+	if c.state == behind {
+		w.slowed(c)
+	}
 	if !c.is(watched) {
 		c.on(watched)
 		w.poller.Load().watchRoom(c.fd, c.generation, c.kind.Parked.Input != nil)

@@ -297,6 +297,7 @@ func (w *worker) flush(c *Conn, items []Item, joined []byte) {
 		at := items[0].Message.ID
 		at.Seq--
 		w.fallBehind(c, at)
+		w.slowed(c)
 		return
 	}
 	last := items[len(items)-1].Message.ID
@@ -390,6 +391,9 @@ func (w *worker) join(c *Conn, channels []string, timeout time.Duration) {
 			c.limit = w.wheel.at + w.wheel.span(c.kind.Limit)
 		}
 	}
+	if w.pump.slow != nil && !c.kind.Poll {
+		c.rarely().resumed = w.pump.engine.End()
+	}
 	w.keepTime(c)
 	w.catchUpSoon(c)
 	if w.drained != nil {
@@ -441,6 +445,9 @@ func (w *worker) ready(c *Conn) {
 	switch {
 	case c.state == gone:
 	case c.state == behind || c.ending():
+		if c.slot != nil && w.wheel.at-c.touched >= w.wheel.span(slowFlush) {
+			w.slowed(c)
+		}
 		w.catchUpSoon(c)
 	default:
 		w.answer(c)

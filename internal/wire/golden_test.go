@@ -106,6 +106,7 @@ func TestGoldenProblems(t *testing.T) {
 		InvalidParameter, InvalidChannel, InvalidCursor, InvalidTransport, InvalidCallback, InvalidOrigin,
 		InvalidMessage, InvalidKey, InvalidFrame, ForbiddenOrigin, ForbiddenHost, NotFound, MethodNotAllowed,
 		TooLarge, UnsupportedBody, KeyReused, UpgradeRequired, Internal, TooManyConns, Draining, EngineUnavailable,
+		TooSlow,
 	} {
 		p := NewProblem(code, "what was wrong: \"x\"")
 		switch code {

@@ -32,6 +32,7 @@ const (
 	MethodNotAllowed  Code = "method-not-allowed"
 	UpgradeRequired   Code = "upgrade-required"
 	TooManyConns      Code = "too-many-connections"
+	TooSlow           Code = "too-slow"
 	Draining          Code = "draining"
 	EngineUnavailable Code = "engine-unavailable"
 	Internal          Code = "internal"
@@ -75,6 +76,7 @@ var kinds = map[Code]struct {
 	MethodNotAllowed:  {405, "The method is not allowed"},
 	UpgradeRequired:   {426, "WebSocket needs an upgrade request"},
 	TooManyConns:      {503, "The server holds as many connections as it may"},
+	TooSlow:           {503, "The client fell too far behind"},
 	Draining:          {503, "The server is shutting down"},
 	EngineUnavailable: {503, "The log is not available"},
 	Internal:          {500, "The server failed"},
