@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/units"
 	"gopkg.in/yaml.v3"
 
+	"github.com/halley-comet/halley"
 	"github.com/halley-comet/halley/engine"
 )
 
@@ -23,6 +24,9 @@ type policy struct {
 	RetainBytes *string        `yaml:"retain-bytes"`
 	// ActiveContent lets HTML, SVG and XML out by raw multipart.
 	ActiveContent bool `yaml:"active-content"`
+	// SlowClients is catch-up, latest or cut; SlowLimit is for cut.
+	SlowClients string `yaml:"slow-clients"`
+	SlowLimit   *int   `yaml:"slow-limit"` // messages
 
 	bytes int64 // of RetainBytes
 }
@@ -41,6 +45,37 @@ func (p *policy) rule(otherwise engine.Retention) engine.RetentionRule {
 		r.Bytes = p.bytes
 	}
 	return engine.RetentionRule{Pattern: p.Pattern, Retention: r}
+}
+
+// slowPolicies are the policies for slow clients by their names; a policy that
+// does not say is as for other channels.
+var slowPolicies = map[string]halley.SlowClientPolicy{
+	"": halley.CatchUp, "catch-up": halley.CatchUp, "latest": halley.LatestOnly, "cut": halley.Cut,
+}
+
+// slowClients returns what becomes of slow clients in the policy's channels.
+func (p *policy) slowClients() halley.SlowClientRule {
+	r := halley.SlowClientRule{Pattern: p.Pattern, Policy: slowPolicies[p.SlowClients]}
+	if p.SlowLimit != nil {
+		r.Limit = *p.SlowLimit
+	}
+	return r
+}
+
+// checkSlow reports what is wrong with the settings for slow clients.
+func (p *policy) checkSlow() error {
+	policy, ok := slowPolicies[p.SlowClients]
+	switch {
+	case !ok:
+		return fmt.Errorf("slow-clients is %q, not catch-up, latest or cut", p.SlowClients)
+	case policy == halley.Cut && p.SlowLimit == nil:
+		return errors.New("slow-clients: cut needs a slow-limit, in messages")
+	case policy != halley.Cut && p.SlowLimit != nil:
+		return errors.New("slow-limit is only for slow-clients: cut")
+	case policy == halley.Cut && *p.SlowLimit < 1:
+		return fmt.Errorf("slow-limit is %d, not at least 1", *p.SlowLimit)
+	}
+	return nil
 }
 
 // UnmarshalYAML checks what it decodes, and names the line at fault.
@@ -62,12 +97,15 @@ func (p *policy) UnmarshalYAML(n *yaml.Node) error {
 	if err := p.rule(engine.Retention{}).Check(); err != nil {
 		return fmt.Errorf("line %d: %w", n.Line, err)
 	}
+	if err := p.checkSlow(); err != nil {
+		return fmt.Errorf("line %d: %w", n.Line, err)
+	}
 	return nil
 }
 
 // strictly decodes a mapping and refuses keys that v has not.
 func strictly(n *yaml.Node, v any) error {
-	known := map[string]bool{"pattern": true, "retain-count": true, "retain-age": true, "retain-bytes": true, "active-content": true}
+	known := map[string]bool{"pattern": true, "retain-count": true, "retain-age": true, "retain-bytes": true, "active-content": true, "slow-clients": true, "slow-limit": true}
 	if n.Kind == yaml.MappingNode {
 		for i := 0; i < len(n.Content); i += 2 {
 			if k := n.Content[i]; !known[k.Value] {

@@ -168,6 +168,7 @@ func (c *serveCmd) newHub(log engine.Engine) (*halley.Hub, error) {
 		if p.ActiveContent {
 			o.ActiveContent = append(o.ActiveContent, p.Pattern)
 		}
+		o.SlowClients = append(o.SlowClients, p.slowClients())
 	}
 	return halley.New(log, o)
 }
