@@ -19,8 +19,8 @@ const (
 	Gap Control = "gap"
 	// Heartbeat moves the cursor of a quiet subscription.
 	Heartbeat Control = "heartbeat"
-	// Skip means that a channel kept for its latest message only left out
-	// older ones.
+	// Skip means that the connection was slow, and that the server left out
+	// messages of channels of which it sends slow clients the latest only.
 	Skip Control = "skip"
 	// Reconnect means that the server ends the connection, and when the
 	// subscription comes back.

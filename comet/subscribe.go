@@ -65,6 +65,8 @@ type Options struct {
 //
 // It ends with an error in one of two cases, and that error is the last thing
 // it yields: ctx ended, or the server refused for good, which is a [*Problem].
+// One with the code "too-slow" is such an end too: the caller reloads what the
+// messages would have told, and begins again from now.
 // After any other fault (a lost connection, one that was silent for two
 // heartbeats, an end without a say-so, a server that is away) it comes back
 // from its cursor, for ever. The cursor lives in the events: one that begins
@@ -89,6 +91,10 @@ func (c *Client) Subscribe(ctx context.Context, o Options) iter.Seq2[Event, erro
 // startTimeout is how long a connection may be silent before the server has
 // said what its heartbeat is, and a poll beyond its time.
 const startTimeout = 30 * time.Second
+
+// tooSlow is the code of a subscription that was cut because its loop did not
+// keep up, in channels where the server wants the state loaded again.
+const tooSlow = "too-slow"
 
 var (
 	errSilent  = errors.New("comet: nothing came for two heartbeat intervals")
@@ -155,7 +161,7 @@ func (s *subscription) run(ctx context.Context, yield func(Event) bool) error {
 		switch p, ok := errors.AsType[*Problem](err); {
 		case errors.Is(err, errIdle):
 			wait = s.client.Backoff.delay(0, 0)
-		case ok && !p.Temporary():
+		case ok && (!p.Temporary() || p.Code == tooSlow):
 			return p
 		default:
 			// What the server asks for, it may ask of all its clients alike.

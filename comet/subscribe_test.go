@@ -214,6 +214,8 @@ func TestRefusedForGood(t *testing.T) {
 			comet.Problem{Status: 404, Title: "Not Found"}},
 		"error control": {step{body: open5 + "\n" + `{"control":"error","status":403,"code":"forbidden-origin","title":"T"}` + "\n"},
 			comet.Problem{Status: 403, Code: "forbidden-origin", Title: "T"}},
+		"too slow": {step{body: open5 + "\n" + `{"control":"error","status":503,"code":"too-slow","title":"T"}` + "\n"},
+			comet.Problem{Status: 503, Code: "too-slow", Title: "T"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
