@@ -113,13 +113,13 @@ func TestLatest(t *testing.T) {
 			w.pump.slow = rules
 			c := joined(t, w, tt.channels...)
 			whole := w.pump.Join(ConnOptions{Kind: &Kind{Whole: true}, Channels: tt.channels, After: log.End()})
-			w.work(false)
+			w.work()
 			<-whole.slot.flushes
 			appendTo(t, log, strings.ReplaceAll(tt.channels[0], "*", "x"))
-			w.work(false)
+			w.work()
 			appendTo(t, log, tt.published...)
 			for w.pos != log.End() {
-				w.work(false)
+				w.work()
 			}
 			if first := take(t, w, c); len(first.Items) != 1 {
 				t.Fatalf("the first flush is %s", describe(first.Items))
@@ -130,16 +130,16 @@ func TestLatest(t *testing.T) {
 			}
 			for c.state != live && c.rare.cursor != log.End() {
 				take(t, w, c)
-				w.work(false)
+				w.work()
 			}
-			for w.work(false) {
+			for w.work() {
 			}
 			if c.state != live || c.is(slow) {
 				t.Errorf("state %d, flags %b after it has caught up", c.state, c.flags)
 			}
 			// Once it is live again, it gets everything.
 			appendTo(t, log, "t/1", "t/1", "t/all", "log")
-			w.work(false)
+			w.work()
 			if got := describe(take(t, w, c).Items); strings.Contains(got, "skip") {
 				t.Errorf("live again it got %s", got)
 			}
@@ -297,11 +297,11 @@ func TestLimit(t *testing.T) {
 			defer w.pump.cancel()
 			c := joined(t, w, tt.channels...)
 			appendTo(t, log, strings.ReplaceAll(tt.channels[0], "*", "x"))
-			w.work(false)
+			w.work()
 			for part := range slices.Chunk(tt.published, 1000) {
 				appendTo(t, log, part...)
 				for w.pos != log.End() {
-					w.work(false)
+					w.work()
 				}
 			}
 			want := 0
@@ -333,7 +333,7 @@ func await(t *testing.T, w *worker, c *Conn) Flush {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
 	for {
-		for w.work(false) {
+		for w.work() {
 		}
 		select {
 		case f := <-c.slot.flushes:
