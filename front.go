@@ -12,6 +12,7 @@ import (
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/internal/front"
 	"github.com/halley-comet/halley/internal/pump"
+	"github.com/halley-comet/halley/internal/socket"
 	"github.com/halley-comet/halley/internal/transport"
 )
 
@@ -27,10 +28,17 @@ import (
 // is for programs that have nothing of the kind around the hub's path, which
 // [Options.Path] must say (default "/comet").
 //
+// If the server has a TLSConfig, for ServeTLS, all requests are the server's.
+// The hub then takes over the connections of its responses, which is not
+// possible without Front.
+//
 // Where connections cannot be parked, Front returns l.
 func (h *Hub) Front(server *http.Server, l net.Listener) net.Listener {
 	if h.opts.NoParking {
 		return l
+	}
+	if server.TLSConfig != nil {
+		return socket.TLSListener(l)
 	}
 	return front.New(l, front.Options{
 		Pump:          h.pump,

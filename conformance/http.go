@@ -309,7 +309,7 @@ func http2(t tb, s *server) {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{Protocols: protocols, TLSClientConfig: s.o.TLS, DisableCompression: true,
+	transport := &http.Transport{Protocols: protocols, TLSClientConfig: s.o.TLS.Clone(), DisableCompression: true,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return dialAbortive(ctx, network, address)
 		}}

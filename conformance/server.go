@@ -46,7 +46,7 @@ func newServer(t tb, rawURL string, o Options) *server {
 	}
 	s := &server{o: o, base: base, client: &http.Client{
 		Transport: &http.Transport{
-			DisableCompression: true, TLSClientConfig: o.TLS, MaxIdleConnsPerHost: 100, DialContext: dialAbortive,
+			DisableCompression: true, TLSClientConfig: o.TLS.Clone(), MaxIdleConnsPerHost: 100, DialContext: dialAbortive,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}

@@ -87,7 +87,7 @@ func (c *serveCmd) Run() error {
 	served := make(chan error, 1)
 	go func() {
 		if scheme == "https" {
-			served <- server.ServeTLS(listener, "", "")
+			served <- server.ServeTLS(hub.Front(server, listener), "", "")
 			return
 		}
 		served <- server.Serve(hub.Front(server, listener))

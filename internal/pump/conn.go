@@ -155,7 +155,8 @@ const (
 	closing                    // gone, but for the socket, which the client may close first
 	borrowed                   // its socket is not the worker's to close
 	onWheel
-	slow // its client took no more, and it was not live since
+	slow    // its client took no more, and it was not live since
+	layered // it has a Layer
 )
 
 func (c *Conn) is(f flags) bool { return c.flags&f != 0 }

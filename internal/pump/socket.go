@@ -27,6 +27,8 @@ type Socket struct {
 	// Borrowed sockets are not closed by the pump: Kind.Parked.Gone or Answer
 	// does it.
 	Borrowed bool
+	// Layer is between the connection and the socket; nil if there is none.
+	Layer Layer
 	// Head is written before anything else.
 	Head []byte
 	// Input is what was read from it already.
@@ -36,6 +38,7 @@ type Socket struct {
 // sockets are what a worker has of parked connections.
 type sockets struct {
 	conns      []*Conn // by descriptor
+	layers     map[*Conn]Layer
 	generation uint32
 	sender     sender
 	queue      []outgoing
@@ -80,9 +83,14 @@ func (p *Pump) Park(o ConnOptions, s Socket) *Conn {
 			w.leave(c)
 			return
 		}
+		w.setLayer(c, s.Layer)
 		w.join(c, o.Channels, o.Timeout)
 		if len(s.Input) > 0 && c.fd >= 0 && c.kind.Parked.Input != nil && !c.kind.Parked.Input(c, s.Input) {
 			c.on(paused)
+		}
+		if c.is(layered) { // which may have read more than it has given
+			c.on(input)
+			w.readInput(c)
 		}
 	}
 	if !c.worker.inbox.put(command{conn: c, do: park}) {
@@ -136,6 +144,9 @@ func (w *worker) unwatch(c *Conn) {
 // closeSocket ends a connection that the worker has forgotten.
 func (w *worker) closeSocket(c *Conn) {
 	w.wheel.remove(c)
+	if c.is(layered) {
+		delete(w.sockets.layers, c)
+	}
 	if c.fd < 0 {
 		return
 	}
@@ -221,7 +232,7 @@ func (w *worker) event(c *Conn, e *event) {
 func (w *worker) readInput(c *Conn) {
 	for c.is(input) && !c.is(paused) && c.fd >= 0 && c.kind.Parked.Input != nil && (c.state != visiting || !c.is(blocked)) {
 		buf := w.sockets.input()
-		b, err := receive(c.fd, buf)
+		b, err := w.receiveOn(c, buf)
 		switch {
 		case err == errAgain:
 			c.off(input)
@@ -230,7 +241,7 @@ func (w *worker) readInput(c *Conn) {
 		case c.is(closing):
 			// It is no more than the goodbye; what else it may be comes late.
 		default:
-			if len(b) < len(buf) && !c.is(eof) {
+			if len(b) < len(buf) && !c.is(eof) && !c.is(layered) {
 				c.off(input) // that was all: the poller tells of more
 			}
 			if !c.kind.Parked.Input(c, b) {
@@ -250,8 +261,11 @@ func (s *sockets) input() []byte {
 
 // writable is called when a socket takes more.
 func (w *worker) writable(c *Conn) {
-	c.off(blocked)
 	c.touched = w.wheel.at
+	if !w.flushLayer(c) {
+		return
+	}
+	c.off(blocked)
 	if r := c.rare; r != nil && r.rest != nil {
 		rest := r.rest
 		r.rest = nil
@@ -279,7 +293,7 @@ func (w *worker) sendHead(c *Conn) {
 // enqueue sends live items to a connection when the batch is full or over.
 func (w *worker) enqueue(c *Conn, items []Item, joined []byte) {
 	s := &w.sockets
-	if c.kind.Parked.Prefix != nil {
+	if c.kind.Parked.Prefix != nil || c.is(layered) {
 		w.send(c, Flush{Items: items})
 		return
 	}
@@ -398,11 +412,12 @@ func (w *worker) sendPieces(c *Conn, pieces []piece) {
 	if write := c.kind.Parked.Write; write != nil {
 		write(c, b)
 	} else {
-		n = s.sender.send(c.fd, b)
+		n = w.sendOn(c, b)
 	}
 	if n == len(b) {
 		c.touched = w.wheel.at
 		w.announce(c, pieces)
+		w.waitForLayer(c)
 	} else {
 		w.cutOff(c, pieces, n)
 	}
@@ -450,7 +465,6 @@ func (w *worker) cutOff(c *Conn, pieces []piece, n int) {
 		w.announce(c, pieces[i:i+1])
 		n = 0
 	}
-	c.on(blocked)
 	if i < len(pieces) {
 		m := pieces[i].message
 		at := m.ID
@@ -465,6 +479,12 @@ func (w *worker) cutOff(c *Conn, pieces []piece, n int) {
 	if c.state == behind {
 		w.slowed(c)
 	}
+	w.block(c)
+}
+
+// block has the poller tell when a connection's socket takes more.
+func (w *worker) block(c *Conn) {
+	c.on(blocked)
 	if !c.is(watched) {
 		c.on(watched)
 		w.poller.Load().watchRoom(c.fd, c.generation, c.kind.Parked.Input != nil)
@@ -477,6 +497,9 @@ func (w *worker) cutOff(c *Conn, pieces []piece, n int) {
 func (w *worker) sayGoodbye(c *Conn) {
 	c.on(closing)
 	c.touched = w.wheel.at
+	if l := w.layer(c); l != nil {
+		l.Goodbye()
+	}
 	shutdownWrite(c.fd)
 	w.wheel.set(c, c.touched+w.linger)
 }

@@ -3,6 +3,7 @@
 package socket
 
 import (
+	"context"
 	"errors"
 	"net"
 )
@@ -33,3 +34,28 @@ func (*Acceptor) Run(func(int, bool)) error { return errNone }
 
 // Close does nothing.
 func (*Acceptor) Close() error { return nil }
+
+// A TLS does not exist.
+type TLS struct{}
+
+// TLSListener returns the listener.
+func TLSListener(l net.Listener) net.Listener { return l }
+
+// CanParkTLS reports false.
+func CanParkTLS(context.Context) bool { return false }
+
+// TLSOf returns nil.
+func TLSOf(net.Conn) *TLS { return nil }
+
+// Descriptor reports false.
+func (*TLS) Descriptor() (fd int, ok bool) { return 0, false }
+
+// Park reports false.
+func (*TLS) Park(net.Conn) (fd int, ok bool) { return 0, false }
+
+// Send, Flush, Waits, Receive and Goodbye are never called.
+func (*TLS) Send([]byte) int    { return -1 }
+func (*TLS) Flush() int         { return -1 }
+func (*TLS) Waits() bool        { return false }
+func (*TLS) Receive([]byte) int { return -1 }
+func (*TLS) Goodbye()           {}

@@ -27,6 +27,7 @@ type heldPoll struct {
 	http   *http.Server
 	conn   net.Conn
 	fd     int
+	tls    bool
 	// back takes the connection after the answer, in place of http; or nil.
 	back handback.Func
 	// input is what the client sent after its request.
@@ -50,7 +51,13 @@ func (s *Server) parkPoll(conn net.Conn, input []byte, back handback.Func, h htt
 	}
 	h.Set("Content-Type", pollType(q))
 	p.header = unique.Make(string(appendHeader(nil, h)))
-	fd, ok := socket.Descriptor(conn)
+	fd, ok := 0, false
+	if below := socket.TLSOf(conn); below != nil {
+		fd, ok = below.Descriptor()
+		p.tls = true
+	} else {
+		fd, ok = socket.Descriptor(conn)
+	}
 	if ok {
 		p.fd = fd
 		o.Kind, o.Owner = s.held, p
@@ -79,7 +86,10 @@ func (s *Server) heldKind() *pump.Kind {
 		Answer: func(c *pump.Conn, f pump.Flush) {
 			p := c.Owner().(*heldPoll)
 			b := p.answer(f)
-			n := pump.SendNow(p.fd, b)
+			n := 0
+			if !p.tls { // which may have to wait
+				n = pump.SendNow(p.fd, b)
+			}
 			s.Gone()
 			switch {
 			case n < 0:
@@ -152,7 +162,7 @@ func (p *heldPoll) write(b []byte) {
 func (p *heldPoll) next() {
 	_ = p.conn.SetDeadline(time.Time{})
 	switch {
-	case p.last:
+	case p.last, p.tls && len(p.input) > 0: // what was read cannot be put back under TLS
 	case p.back != nil:
 		if p.back(p.conn, p.input) {
 			return

@@ -19,16 +19,19 @@ import (
 // pump, and the handler returns. What is left is a socket and a few bytes: no
 // goroutine, no buffers, none of the HTTP server's own.
 //
+// Under TLS that is so where the hub is in front of the server, which has to
+// know the connection below. What TLS keeps for a connection stays.
+//
 // Everything else is served by a goroutine for each response, and looks the
-// same to clients: HTTP/2 and TLS, other systems, servers whose connections
-// are not bare sockets, and handlers around the hub that hide the Hijacker.
+// same to clients: HTTP/2, other systems, servers whose connections are not
+// bare sockets, and handlers around the hub that hide the Hijacker.
 
 // mayPark tells whether to take the connection of a request over. A handler
 // around the hub that wants to see or change what is written does not pass on
 // http.Hijacker; that it can be unwrapped says nothing.
 func (s *Server) mayPark(w http.ResponseWriter, r *http.Request) bool {
 	_, ok := w.(http.Hijacker)
-	return ok && s.Pump.CanPark() && r.TLS == nil && r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
+	return ok && s.Pump.CanPark() && (r.TLS == nil || socket.CanParkTLS(r.Context())) && r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
 		w.Header().Get("Content-Encoding") == ""
 }
 
@@ -48,6 +51,17 @@ func hijack(w http.ResponseWriter) (conn net.Conn, input []byte, back handback.F
 		conn, back = given.Bare(), given.Back()
 	}
 	return conn, input, back, nil
+}
+
+// detach takes a connection's socket, and what is between.
+func detach(conn net.Conn) (s pump.Socket, ok bool) {
+	if below := socket.TLSOf(conn); below != nil {
+		s.Layer = below
+		s.FD, ok = below.Park(conn)
+	} else {
+		s.FD, ok = socket.Detach(conn)
+	}
+	return s, ok
 }
 
 // appendStatus begins a response (RFC 9112, 4).
@@ -165,8 +179,9 @@ func parkedHead(t *stream, h http.Header) []byte {
 func (s *Server) parkStream(conn net.Conn, h http.Header, t *stream, padding int, o pump.ConnOptions) bool {
 	head := appendChunk(appendDate(parkedHead(t, h)), t.head(padding))
 	o.Kind = s.kinds[t.framing.Slot()+chunkedSlots]
-	if fd, ok := socket.Detach(conn); ok {
-		s.Pump.Park(o, pump.Socket{FD: fd, Head: head})
+	if to, ok := detach(conn); ok {
+		to.Head = head
+		s.Pump.Park(o, to)
 		return true
 	}
 	// It is not a bare socket: it may have a limit on connections around it,

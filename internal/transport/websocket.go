@@ -18,7 +18,6 @@ import (
 
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/internal/pump"
-	"github.com/halley-comet/halley/internal/socket"
 	"github.com/halley-comet/halley/internal/wire"
 )
 
@@ -102,8 +101,9 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, q *Reque
 	}
 	o.Kind = s.webSocketKind(q.Padding)
 	if s.mayPark(w, r) {
-		if fd, ok := socket.Detach(c); ok {
-			s.Pump.Park(o, pump.Socket{FD: fd, Head: head, Input: input})
+		if to, ok := detach(c); ok {
+			to.Head, to.Input = head, input
+			s.Pump.Park(o, to)
 			return true
 		}
 	}
