@@ -20,11 +20,15 @@ type Prepared struct {
 	header string
 	body   []byte
 
-	// What was answered last: polls that are alike mostly get the same.
-	last     pump.Flush
-	made     time.Time
+	// response is what was sent last: a stream's head, or the answer to a poll,
+	// which was last. Those that are alike mostly get the same.
 	response []byte
+	made     time.Time
+	last     pump.Flush
 }
+
+// fresh is how long a response is good for others, as it tells the time.
+const fresh = time.Second
 
 // Prepare prepares a request whose response has the header h, next to what the
 // transport adds. Polls are of the kind polls. It returns nil for what is to be
@@ -69,8 +73,7 @@ func (p *Prepared) Join(c *pump.Conn, channels []string, after engine.Cursor, ke
 	case p.q.Transport == WebSocket:
 		head = appendAccept(append(make([]byte, 0, len(p.header)+64), p.header...), key)
 	default:
-		head = make([]byte, 0, len(p.header)+len("Date: \r\n\r\n")+len(http.TimeFormat)+len(p.body))
-		head = append(appendDate(append(head, p.header...)), p.body...)
+		head = p.head()
 	}
 	c.Join(o, head)
 }
@@ -87,9 +90,18 @@ func (s *Server) PreparedPolls(next *pump.Kind) *pump.Kind {
 	}}
 }
 
-// reply returns the whole response.
+// head returns what a stream begins with.
+func (p *Prepared) head() []byte {
+	if now := time.Now(); p.response == nil || now.Sub(p.made) > fresh {
+		head := make([]byte, 0, len(p.header)+len("Date: \r\n\r\n")+len(http.TimeFormat)+len(p.body))
+		p.response, p.made = append(appendDate(append(head, p.header...)), p.body...), now
+	}
+	return p.response
+}
+
+// reply returns the whole response to a poll.
 func (p *Prepared) reply(f pump.Flush) []byte {
-	if now := time.Now(); !sameMessages(p.last, f) || now.Sub(p.made) > time.Second {
+	if now := time.Now(); !sameMessages(p.last, f) || now.Sub(p.made) > fresh {
 		p.response, p.made = p.server.pollResponse(&p.q, p.header, f), now
 		if p.last = f; len(p.response) > maxKept {
 			p.last = pump.Flush{}
