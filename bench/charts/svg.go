@@ -22,14 +22,15 @@ const (
 
 // colours of servers; others get plainColour.
 var colours = map[string]string{
-	"halley":     "#d1500d",
-	"limit":      "#6e7781",
-	"plain-go":   "#1a7f37",
-	"nchan":      "#0969da",
-	"centrifuge": "#8250df",
-	"faye":       "#bf3989",
-	"socket.io":  "#9a6700",
-	"sockjs":     "#0b7285",
+	"halley":       "#d1500d",
+	"halley-epoll": "#e39a6f",
+	"limit":        "#6e7781",
+	"plain-go":     "#1a7f37",
+	"nchan":        "#0969da",
+	"centrifuge":   "#8250df",
+	"faye":         "#bf3989",
+	"socket.io":    "#9a6700",
+	"sockjs":       "#0b7285",
 }
 
 const plainColour = "#57606a"

@@ -13,11 +13,18 @@ import (
 type Halley struct {
 	process
 	Binary string // a built one to take; empty means to build it
-	built  string // what is run
+	// Epoll leaves out io_uring, as some systems do.
+	Epoll bool
+	built string // what is run
 }
 
 // Name implements [Peer].
-func (*Halley) Name() string { return "halley" }
+func (h *Halley) Name() string {
+	if h.Epoll {
+		return "halley-epoll"
+	}
+	return "halley"
+}
 
 // Version implements [Peer].
 func (h *Halley) Version() string {
@@ -53,6 +60,12 @@ func (h *Halley) Start(o Options) error {
 		return err
 	}
 	args := []string{"serve", "--listen", addr.String()}
+	if h.Epoll {
+		args = append(args, "--no-io-uring")
+	}
+	if o.TLS != nil {
+		args = append(args, "--tls-cert", o.TLS.CertFile, "--tls-key", o.TLS.KeyFile)
+	}
 	if o.Bound > 0 {
 		bound := strconv.Itoa(o.Bound) + "B"
 		args = append(args, "--memory-limit", bound, "--retain-bytes", bound)

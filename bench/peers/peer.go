@@ -42,6 +42,7 @@ type Peer interface {
 type Options struct {
 	Polls bool // the scenario is of long polls
 	Bound int  // bytes of messages to keep at most; 0 leaves it to the server
+	TLS   *TLS // serve HTTPS; only Halley and PlainGo do
 }
 
 // All returns every peer, in the order in which results are shown.
@@ -49,6 +50,7 @@ func All(halley string) []Peer {
 	return []Peer{
 		&Limit{},
 		&Halley{Binary: halley},
+		&Halley{Binary: halley, Epoll: true},
 		&PlainGo{},
 		&Nchan{},
 		&Centrifuge{},

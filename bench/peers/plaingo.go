@@ -32,12 +32,16 @@ func (p *PlainGo) Install(dir string) error {
 }
 
 // Start implements [Peer].
-func (p *PlainGo) Start(Options) error {
+func (p *PlainGo) Start(o Options) error {
 	addr, err := free()
 	if err != nil {
 		return err
 	}
-	return p.start(addr, exec.Command(p.binary, addr.String()))
+	args := []string{addr.String()}
+	if o.TLS != nil {
+		args = append(args, o.TLS.CertFile, o.TLS.KeyFile)
+	}
+	return p.start(addr, exec.Command(p.binary, args...))
 }
 
 // Subscribe implements [Peer].

@@ -55,7 +55,7 @@ type Column struct {
 
 // All lists the scenarios.
 func All() []Scenario {
-	return []Scenario{idle, fanout, latency, quiet, storm, polls, channels, deaf, simulationOne, simulationEach}
+	return []Scenario{idle, idleTLS, fanout, latency, quiet, storm, polls, channels, deaf, simulationOne, simulationEach}
 }
 
 // MessageSize is the size of the messages, but for never-reading.

@@ -57,8 +57,8 @@ var (
 )
 
 func isHalley(p peers.Peer, _ Case) bool {
-	_, ok := p.(*peers.Halley)
-	return ok
+	h, ok := p.(*peers.Halley)
+	return ok && !h.Epoll
 }
 
 const (

@@ -1,6 +1,6 @@
 // Command plaingo is the SSE server that one writes without a library.
 //
-//	plaingo ADDR
+//	plaingo ADDR [CERT KEY]
 //
 //	GET /sub?channel=K    an SSE stream
 //	POST /pub?channel=K   publishes the body
@@ -83,5 +83,8 @@ func main() {
 	b := broker{channels: make(map[string]map[chan []byte]struct{})}
 	http.HandleFunc("GET /sub", b.subscribe)
 	http.HandleFunc("POST /pub", b.publish)
+	if len(os.Args) == 4 {
+		log.Fatal(http.ListenAndServeTLS(os.Args[1], os.Args[2], os.Args[3], nil))
+	}
 	log.Fatal(http.ListenAndServe(os.Args[1], nil))
 }
