@@ -191,7 +191,7 @@ func (w *worker) runEvents() (some bool) {
 		return false
 	}
 	defer w.sendQueued()
-	for {
+	for range eventBatches {
 		events, more := poller.events()
 		for i := range events {
 			e := &events[i]
@@ -205,9 +205,10 @@ func (w *worker) runEvents() (some bool) {
 		}
 		some = some || len(events) > 0
 		if !more {
-			return some
+			break
 		}
 	}
+	return some
 }
 
 func (w *worker) event(c *Conn, e *event) {

@@ -70,6 +70,7 @@ const (
 	tailBytes    = flushBytes
 	wideList     = 512 // connections: more make a fan-out of its own
 	catchupBatch = 64  // connections behind
+	eventBatches = 4   // of the poller's events, which keep until the next turn
 )
 
 // linger is how long a client has to close its connection after the end.
