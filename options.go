@@ -65,8 +65,8 @@ type Options struct {
 	Workers int
 	// NoParking has every response written by a goroutine of its own. Without
 	// it, responses over HTTP/1.1 take their connections over from the server
-	// (http.Hijacker) where that is possible, and cost a tenth of the memory;
-	// the handler then returns while the response goes on.
+	// (http.Hijacker) where that is possible, and cost a fiftieth of the
+	// memory; the handler then returns while the response goes on.
 	NoParking bool
 	// NoIOUring has parked connections written by a system call for each.
 	// Without it, a message for many is handed to the kernel in batches
