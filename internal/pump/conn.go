@@ -155,8 +155,9 @@ const (
 	closing                    // gone, but for the socket, which the client may close first
 	borrowed                   // its socket is not the worker's to close
 	onWheel
-	slow    // its client took no more, and it was not live since
-	layered // it has a Layer
+	slow      // its client took no more, and it was not live since
+	layered   // it has a Layer
+	answering // an answer waits for the others of its batch
 )
 
 func (c *Conn) is(f flags) bool { return c.flags&f != 0 }

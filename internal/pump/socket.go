@@ -232,6 +232,10 @@ func (w *worker) event(c *Conn, e *event) {
 // with.
 func (w *worker) readInput(c *Conn) {
 	for c.is(input) && !c.is(paused) && c.fd >= 0 && c.kind.Parked.Input != nil && (c.state != visiting || !c.is(blocked)) {
+		if c.is(answering) {
+			w.sendQueued() // before anything else is sent, or the end
+			continue
+		}
 		buf := w.sockets.input()
 		b, err := w.receiveOn(c, buf)
 		switch {
@@ -328,6 +332,7 @@ func (w *worker) sendQueued() {
 	}
 	for i, n := range s.sender.sendAll(s.queue) {
 		o := &s.queue[i]
+		o.conn.off(answering)
 		if int(n) == len(o.bytes) {
 			o.conn.touched = w.wheel.at
 			continue

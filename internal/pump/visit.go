@@ -84,6 +84,7 @@ func (w *worker) runRevisits() bool {
 // respond has bytes sent with the next batch.
 func (w *worker) respond(c *Conn, b []byte) {
 	s := &w.sockets
+	c.on(answering)
 	s.queue = append(s.queue, outgoing{conn: c, bytes: b})
 	if len(s.queue) == sendBatch {
 		w.sendQueued()
