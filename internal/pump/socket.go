@@ -231,7 +231,11 @@ func (w *worker) event(c *Conn, e *event) {
 // readInput reads what a client has sent, until there is something to be dealt
 // with.
 func (w *worker) readInput(c *Conn) {
-	for c.is(input) && !c.is(paused) && c.fd >= 0 && c.kind.Parked.Input != nil && (c.state != visiting || !c.is(blocked)) {
+	for reads := 0; c.is(input) && !c.is(paused) && c.fd >= 0 && c.kind.Parked.Input != nil && (c.state != visiting || !c.is(blocked)); reads++ {
+		if reads == visitorReads && c.state == visiting {
+			w.revisits = append(w.revisits, c)
+			return
+		}
 		if c.is(answering) {
 			w.sendQueued() // before anything else is sent, or the end
 			continue
@@ -255,6 +259,9 @@ func (w *worker) readInput(c *Conn) {
 		}
 	}
 }
+
+// visitorReads is how often a visitor is read before others have their turn.
+const visitorReads = 8
 
 // input returns a buffer to read into.
 func (s *sockets) input() []byte {
