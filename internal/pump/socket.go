@@ -258,6 +258,9 @@ func (w *worker) readInput(c *Conn) {
 			}
 		}
 	}
+	if c.is(eof) && c.fd >= 0 && c.kind.Parked.Input == nil {
+		w.leave(c) // a visitor that has joined, and is gone
+	}
 }
 
 // visitorReads is how often a visitor is read before others have their turn.
