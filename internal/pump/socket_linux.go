@@ -2,6 +2,7 @@ package pump
 
 import (
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -14,12 +15,14 @@ const haveSockets = true
 // it. Events are edge-triggered: they tell of changes, so that a socket costs
 // nothing while nothing changes.
 type poller struct {
-	fd    int
-	event int // eventfd(2), whose events wake the worker
+	fd int
 	// sleeping is set while the worker is about to sleep, or sleeps.
 	sleeping atomic.Bool
 	buf      [256]event
 	got      int // events in buf
+
+	mu    sync.Mutex // of who wakes, and of close: event may be another's file then
+	event int        // guarded by mu: eventfd(2), whose events wake the worker; -1 once closed
 }
 
 // An event carries the socket and its generation.
@@ -42,7 +45,7 @@ func newPoller() (*poller, error) {
 		return nil, os.NewSyscallError("eventfd2", errno)
 	}
 	p := &poller{fd: fd, event: int(n)}
-	if err := p.add(int32(p.event), 0, true); err != nil {
+	if err := p.add(int32(n), 0, true); err != nil {
 		p.close()
 		return nil, err
 	}
@@ -50,14 +53,19 @@ func newPoller() (*poller, error) {
 }
 
 func (p *poller) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	_ = syscall.Close(p.event) // there is nothing left to be done
 	_ = syscall.Close(p.fd)    // the same
+	p.event = -1
 }
 
 // wake ends the worker's sleep, or the one that it is about to begin. It may be
 // called from any goroutine.
 func (p *poller) wake() {
 	if p.sleeping.Load() && p.sleeping.Swap(false) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		// It is never read: that it is written to is the event.
 		one := uint64(1)
 		_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, uintptr(p.event), uintptr(unsafe.Pointer(&one)), 8)
@@ -141,7 +149,7 @@ func sendTo(fd int32, b []byte) int {
 		return 0
 	}
 	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), sendFlags, 0, 0)
+		n, _, errno := syscall.RawSyscall6(sysSendto, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), sendFlags, 0, 0)
 		switch errno {
 		case 0:
 			return int(n)
@@ -157,7 +165,7 @@ func sendTo(fd int32, b []byte) int {
 // receive reads from a socket into b.
 func receive(fd int32, b []byte) ([]byte, error) {
 	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), syscall.MSG_DONTWAIT, 0, 0)
+		n, _, errno := syscall.RawSyscall6(sysRecvfrom, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), syscall.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
 			return b[:n], nil
