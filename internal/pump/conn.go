@@ -27,8 +27,8 @@ type Kind struct {
 	Poll bool
 	// Silent leaves out the heartbeats of streams.
 	Silent bool
-	// Limit ends a stream after a time, 0 never does; and a visitor that sends
-	// nothing for so long.
+	// Limit ends a stream after a time, and a visitor that sends nothing for so
+	// long; 0 and less never do.
 	Limit time.Duration
 	// Whole makes connections that get every message, whatever the rules for
 	// slow ones say.

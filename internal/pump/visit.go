@@ -6,7 +6,7 @@ package pump
 // three are for Input alone, in whose worker they act.
 
 // Visit adds a visitor, which is cut when nothing comes from it within
-// kind.Limit. It returns false once the pump is closed, and leaves the socket to
+// kind.Limit, if there is one. It returns false once the pump is closed, and leaves the socket to
 // the caller.
 func (p *Pump) Visit(kind *Kind, fd int) bool {
 	return p.nextWorker().inbox.put(command{do: func(w *worker, _ *Conn) { w.visit(kind, int32(fd)) }})
@@ -34,7 +34,12 @@ func (p *Pump) Workers() int { return len(p.workers) }
 func (c *Conn) Respond(b []byte) { c.worker.respond(c, b) }
 
 // Become sets what a visitor is, from its next request on.
-func (c *Conn) Become(kind *Kind) { c.kind = kind }
+func (c *Conn) Become(kind *Kind) {
+	if c.kind != kind {
+		c.kind = kind
+		c.worker.keepTime(c) // its limit may be shorter
+	}
+}
 
 // Join makes a visitor a subscriber. Head is written before anything else.
 func (c *Conn) Join(o ConnOptions, head []byte) {

@@ -119,12 +119,16 @@ func (w *worker) due(c *Conn) {
 	silent := w.wheel.at - c.touched
 	switch {
 	case c.is(closing):
-		w.closeSocket(c)
+		if silent >= w.goodbye(c) {
+			w.closeSocket(c)
+		} else { // it was on the wheel for something else
+			w.wheel.set(c, c.touched+w.goodbye(c))
+		}
 		return
 	case c.state == gone:
 		return
 	case c.state == visiting && !c.is(blocked):
-		if silent >= w.wheel.span(c.kind.Limit) {
+		if c.kind.Limit > 0 && silent >= w.wheel.span(c.kind.Limit) {
 			w.leave(c)
 			return
 		}
@@ -150,7 +154,9 @@ func (w *worker) keepTime(c *Conn) {
 	switch {
 	case c.state == gone:
 	case c.state == visiting && !c.is(blocked):
-		w.wheel.set(c, c.touched+w.wheel.span(c.kind.Limit))
+		if c.kind.Limit > 0 {
+			w.wheel.set(c, c.touched+w.wheel.span(c.kind.Limit))
+		}
 	case c.kind.Poll:
 		if !c.is(expired) {
 			w.wheel.set(c, c.touched)
@@ -165,6 +171,15 @@ func (w *worker) keepTime(c *Conn) {
 			w.wheel.set(c, c.limit)
 		}
 	}
+}
+
+// goodbye returns for how many ticks a connection that is closing may leave its
+// last bytes in the worker's hands, or its own side open.
+func (w *worker) goodbye(c *Conn) uint32 {
+	if c.is(blocked) {
+		return w.patience
+	}
+	return w.linger
 }
 
 // heartbeat sends a stream its position, if it has room. One without room has
