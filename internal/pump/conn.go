@@ -179,7 +179,7 @@ type rare struct {
 
 	// What a parked connection was not sent yet, but should have been.
 	head    []byte // of the response
-	rest    []byte // of controls, which are not in the log
+	rest    []byte // of what is not in the log
 	partial engine.Cursor
 	offset  int // bytes that were sent of the message at partial
 }

@@ -167,7 +167,9 @@ func (p *Pump) Join(o ConnOptions) *Conn {
 	c := newConn(p.nextWorker(), &o)
 	c.slot = newSlot()
 	p.conns.Add(1)
-	c.worker.inbox.put(command{conn: c, do: func(w *worker, c *Conn) { w.join(c, o.Channels, o.Timeout) }})
+	if !c.worker.inbox.put(command{conn: c, do: func(w *worker, c *Conn) { w.join(c, o.Channels, o.Timeout) }}) {
+		p.conns.Add(-1)
+	}
 	return c
 }
 
@@ -191,7 +193,6 @@ func (p *Pump) Close() {
 		w.inbox.wake()
 	}
 	p.wg.Wait()
-	p.conns.Store(0)
 }
 
 // Closed returns a context that ends when the pump is closed.

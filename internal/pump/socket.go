@@ -45,6 +45,7 @@ type sockets struct {
 	joined     []byte // bytes of the queue
 	pieces     []piece
 	buf        []byte
+	rest       int // bytes in rare.rest of all
 }
 
 // An outgoing is a send that waits for the others of its batch.
@@ -61,6 +62,14 @@ type piece struct {
 	prefix  bool            // of the message, and not the message
 	before  int             // bytes of it that were sent already
 }
+
+// What was not taken of responses and controls is kept for clients that do not
+// read. A response may be 1 MiB and more. Once they hold so much in all, the
+// next that would add to it is cut, unless it is little.
+const (
+	restBytes  = 64 << 20 // of the pump's connections, each worker having its share
+	littleRest = 4 << 10
+)
 
 // sendBatch is how many sends wait for each other at most.
 const sendBatch = 256
@@ -94,6 +103,7 @@ func (p *Pump) Park(o ConnOptions, s Socket) *Conn {
 		}
 	}
 	if !c.worker.inbox.put(command{conn: c, do: park}) {
+		p.conns.Add(-1)
 		c.closeFD()
 	}
 	return c
@@ -150,6 +160,9 @@ func (w *worker) closeSocket(c *Conn) {
 	if c.fd < 0 {
 		return
 	}
+	if c.rare != nil {
+		w.sockets.rest -= len(c.rare.rest)
+	}
 	fd := c.fd
 	w.unwatch(c)
 	c.fd = fd
@@ -168,14 +181,17 @@ func (c *Conn) closeFD() {
 	}
 }
 
-// closeSockets ends all parked connections, and those that are to come.
-func (w *worker) closeSockets() {
+// close ends all connections, and those that are to come.
+func (w *worker) close() {
 	w.inbox.close()
 	w.runCommands()
 	for _, c := range w.sockets.conns {
 		if c != nil {
 			w.leave(c)
 		}
+	}
+	for _, c := range w.conns() { // goroutines', which Next ends
+		w.forget(c)
 	}
 	w.sockets.sender.close()
 	if p := w.poller.Swap(nil); p != nil {
@@ -284,6 +300,7 @@ func (w *worker) writable(c *Conn) {
 	if r := c.rare; r != nil && r.rest != nil {
 		rest := r.rest
 		r.rest = nil
+		w.sockets.rest -= len(rest)
 		w.sendPieces(c, append(w.sockets.pieces[:0], piece{bytes: rest}))
 	}
 	switch {
@@ -355,6 +372,7 @@ func (w *worker) sendQueued() {
 			s.pieces = append(s.pieces, piece{bytes: o.bytes})
 		}
 		w.cutOff(o.conn, s.pieces, int(n))
+		w.boundRest(o.conn)
 		clear(s.pieces)
 	}
 	clear(s.queue)
@@ -402,6 +420,7 @@ func (w *worker) send(c *Conn, f Flush) {
 		pieces = append(pieces, piece{bytes: c.kind.Parked.Tail(c, f)})
 	}
 	w.sendPieces(c, pieces)
+	w.boundRest(c)
 	if f.Last && c.fd >= 0 {
 		c.on(closing)
 		if !c.is(blocked) {
@@ -477,7 +496,9 @@ func (w *worker) cutOff(c *Conn, pieces []piece, n int) {
 	// comes after it was not, as there is no such flush but a last one, which
 	// has no messages.
 	for ; i < len(pieces) && (pieces[i].message == nil || n > 0 && pieces[i].prefix); i++ {
-		r.rest = append(r.rest, pieces[i].bytes[n:]...)
+		b := pieces[i].bytes[n:]
+		r.rest = append(r.rest, b...)
+		w.sockets.rest += len(b)
 		w.announce(c, pieces[i:i+1])
 		n = 0
 	}
@@ -496,6 +517,13 @@ func (w *worker) cutOff(c *Conn, pieces []piece, n int) {
 		w.slowed(c)
 	}
 	w.block(c)
+}
+
+// boundRest ends a connection for which too much has begun to wait.
+func (w *worker) boundRest(c *Conn) {
+	if r := c.rare; r != nil && len(r.rest) > littleRest && w.sockets.rest > restBytes/len(w.pump.workers) {
+		w.leave(c)
+	}
 }
 
 // block has the poller tell when a connection's socket takes more.

@@ -95,7 +95,7 @@ func newWorker(p *Pump, number int) *worker {
 }
 
 func (w *worker) run() {
-	defer w.closeSockets()
+	defer w.close()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for w.pump.ctx.Err() == nil {
