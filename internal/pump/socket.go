@@ -248,7 +248,7 @@ func (w *worker) event(c *Conn, e *event) {
 // with.
 func (w *worker) readInput(c *Conn) {
 	for reads := 0; c.is(input) && !c.is(paused) && c.fd >= 0 && c.kind.Parked.Input != nil && (c.state != visiting || !c.is(blocked)); reads++ {
-		if reads == visitorReads && c.state == visiting {
+		if reads == inputReads {
 			w.revisits = append(w.revisits, c)
 			return
 		}
@@ -279,8 +279,9 @@ func (w *worker) readInput(c *Conn) {
 	}
 }
 
-// visitorReads is how often a visitor is read before others have their turn.
-const visitorReads = 8
+// inputReads is how often a client is read before others have their turn. One
+// whose connection is closing may send without end.
+const inputReads = 8
 
 // input returns a buffer to read into.
 func (s *sockets) input() []byte {

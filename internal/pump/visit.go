@@ -76,7 +76,8 @@ func (w *worker) revisit(c *Conn) *Conn {
 	return v
 }
 
-// runRevisits reads what clients sent while their polls were held.
+// runRevisits reads what clients sent while their polls were held, and what
+// more there is of those that send much.
 func (w *worker) runRevisits() bool {
 	list := w.revisits
 	w.revisits = nil
