@@ -13,7 +13,8 @@ import (
 // (MSG_DONTWAIT) instead of waiting in the kernel.
 //
 // Package syscall knows nothing of it. The numbers and layouts are those of
-// linux/io_uring.h, which are the same on all of Go's platforms.
+// linux/io_uring.h, which are the same on all of Go's platforms but MIPS, where
+// the numbers are of no call and there is no ring.
 type ring struct {
 	fd      int
 	rings   []byte // mapping of both queues
@@ -26,6 +27,10 @@ type ring struct {
 	cqHead *uint32
 	cqTail *uint32
 	cqMask uint32
+
+	// enter is io_uring_enter(2) with the number of entries to take and of
+	// results to wait for; it returns how many were taken.
+	enter func(take, wait int) (int, syscall.Errno)
 }
 
 // An sqe is what is to be done (struct io_uring_sqe).
@@ -84,8 +89,8 @@ func newRing(size int) (*ring, error) {
 	if errno != 0 {
 		return nil, os.NewSyscallError("io_uring_setup", errno)
 	}
-	r := &ring{fd: int(fd)}
-	syscall.CloseOnExec(r.fd)
+	r := &ring{fd: int(fd)} // it is closed on exec
+	r.enter = r.sysEnter
 	if p.features&featSingleMmap == 0 {
 		r.close()
 		return nil, os.NewSyscallError("io_uring_setup", syscall.ENOSYS)
@@ -118,11 +123,17 @@ func (r *ring) close() {
 	_ = syscall.Close(r.fd) // the same
 }
 
+func (r *ring) sysEnter(take, wait int) (int, syscall.Errno) {
+	n, _, errno := syscall.Syscall6(sysRingEnter, uintptr(r.fd), uintptr(take), uintptr(wait), enterGetEvents, 0, 0)
+	return int(n), errno
+}
+
 // sendAll sends to sockets, at most as many as the ring has entries, and sets
-// results to what sendTo would return for each. It returns false if the kernel
-// takes no more: the ring is then of no use, and what it did not come to counts
-// as broken.
-func (r *ring) sendAll(queue []outgoing, results []int32) bool {
+// results to what sendTo would return for each. It returns how many the kernel
+// took, and false if it takes no more: the ring is then of no use. One that was
+// taken and has no result counts as broken, as it may have been sent.
+func (r *ring) sendAll(queue []outgoing, results []int32) (taken int, ok bool) {
+	defer runtime.KeepAlive(queue) // the kernel has addresses of its bytes
 	tail := atomic.LoadUint32(r.sqTail)
 	for i := range queue {
 		results[i] = -1
@@ -134,31 +145,38 @@ func (r *ring) sendAll(queue []outgoing, results []int32) bool {
 		tail++
 	}
 	atomic.StoreUint32(r.sqTail, tail)
-	for submitted, done := 0, 0; done < len(queue); {
-		n, _, errno := syscall.Syscall6(sysRingEnter, uintptr(r.fd), uintptr(len(queue)-submitted), uintptr(len(queue)-done), enterGetEvents, 0, 0)
-		if errno != 0 && errno != syscall.EINTR && errno != syscall.EAGAIN {
-			return false
-		}
-		if errno == 0 {
-			submitted += int(n)
+	for done, tries := 0, 0; done < len(queue); {
+		n, errno := r.enter(len(queue)-taken, len(queue)-done)
+		switch {
+		case errno == syscall.EINTR:
+		case errno == syscall.EAGAIN, errno == 0 && n == 0 && taken < len(queue): // there is no memory
+			tries++
+		case errno == 0:
+			taken += n
+		default:
+			tries = ringTries
 		}
 		head, end := atomic.LoadUint32(r.cqHead), atomic.LoadUint32(r.cqTail)
 		for ; head != end; head++ {
 			c := &r.cqes[head&r.cqMask]
-			results[c.userData] = sent(c.result)
+			o := &queue[c.userData]
+			switch -c.result {
+			case int32(syscall.EAGAIN):
+				results[c.userData] = 0
+			case int32(syscall.EINTR): // not full: the poller would tell of no room
+				results[c.userData] = int32(sendTo(o.conn.fd, o.bytes))
+			default:
+				results[c.userData] = max(c.result, -1)
+			}
 			done++
 		}
 		atomic.StoreUint32(r.cqHead, head)
+		if tries >= ringTries && done < len(queue) {
+			return taken, false
+		}
 	}
-	runtime.KeepAlive(queue) // the kernel has had addresses of its bytes
-	return true
+	return taken, true
 }
 
-// sent returns what sendTo would for a result.
-func sent(result int32) int32 {
-	switch -result {
-	case int32(syscall.EAGAIN), int32(syscall.EINTR):
-		return 0
-	}
-	return max(result, -1)
-}
+// ringTries is how often to ask a kernel that has no memory.
+const ringTries = 100

@@ -215,13 +215,14 @@ func (s *sender) send(fd int32, b []byte) int { return sendTo(fd, b) }
 // each.
 func (s *sender) sendAll(queue []outgoing) []int32 {
 	results := s.results[:len(queue)]
+	done := 0
 	if s.ring != nil && len(queue) >= ringBatch {
-		if !s.ring.sendAll(queue, results) {
-			s.close() // the clients that it has not sent to are cut, and come back
+		var ok bool
+		if done, ok = s.ring.sendAll(queue, results); !ok {
+			s.close() // each send is a call from now on
 		}
-		return results
 	}
-	for i := range queue {
+	for i := done; i < len(queue); i++ {
 		results[i] = int32(sendTo(queue[i].conn.fd, queue[i].bytes))
 	}
 	return results
