@@ -185,6 +185,7 @@ func (c *Conn) closeFD() {
 func (w *worker) close() {
 	w.inbox.close()
 	w.runCommands()
+	w.sendQueued() // answers to what was done
 	for _, c := range w.sockets.conns {
 		if c != nil {
 			w.leave(c)
