@@ -57,7 +57,6 @@ type Front struct {
 	acceptor *socket.Acceptor
 	lanes    [2]lane
 	foreign  *handback.Queue
-	memos    []memo
 	running  sync.WaitGroup
 }
 
@@ -67,6 +66,7 @@ type lane struct {
 	front              *Front
 	local              net.Addr
 	fresh, idle, polls *pump.Kind
+	memos              []memo // by worker: what is allowed in one lane may not be in the other
 }
 
 // New puts a front before a listener, which is the front's from now on. It
@@ -76,10 +76,11 @@ func New(l net.Listener, o Options) net.Listener {
 	if !ok || !o.Pump.CanPark() {
 		return l
 	}
-	f := &Front{Options: o, listener: l, foreign: handback.NewQueue(l.Addr()), memos: make([]memo, o.Pump.Workers())}
+	f := &Front{Options: o, listener: l, foreign: handback.NewQueue(l.Addr())}
 	for i, ip := range []net.IP{net.IPv4zero, net.IPv4(127, 0, 0, 1)} {
 		n := &f.lanes[i]
 		n.front, n.local = f, &net.TCPAddr{IP: ip}
+		n.memos = make([]memo, o.Pump.Workers())
 		n.fresh = &pump.Kind{Limit: o.HeaderTimeout, Parked: pump.Parked{Input: n.input}}
 		n.idle = &pump.Kind{Limit: o.IdleTimeout, Parked: pump.Parked{Input: n.input}}
 		n.polls = o.Polls(n.idle)
@@ -126,7 +127,7 @@ func (f *Front) Close() error {
 // input serves what a visitor has sent.
 func (n *lane) input(c *pump.Conn, b []byte) (done bool) {
 	f := n.front
-	memo := &f.memos[c.Worker()]
+	memo := &n.memos[c.Worker()]
 	var out []byte
 	for len(b) > 0 {
 		r, ok := cut(b, []byte(f.Mount), memo.buf[:0])
