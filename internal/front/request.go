@@ -205,8 +205,8 @@ func (r *request) parse() *http.Request {
 	}
 	// What varies must have been cut out, or not be there.
 	query := h.URL.Query()
-	if r.Channel != nil && len(query["channel"]) != 1 {
-		return nil
+	if r.Channel != nil && !only(query["channel"], r.Channel) || r.Cursor != nil && !only(query["cursor"], r.Cursor) {
+		return nil // there are others, whose names are escaped
 	}
 	if h.Method == http.MethodGet && (h.ContentLength != 0 || (r.LastEventID == nil) != (h.Header["Last-Event-Id"] == nil) ||
 		(r.WebSocketKey == nil) != (h.Header["Sec-Websocket-Key"] == nil) ||
@@ -218,6 +218,8 @@ func (r *request) parse() *http.Request {
 	}
 	return h
 }
+
+func only(values []string, value []byte) bool { return len(values) == 1 && values[0] == string(value) }
 
 // keepsAlive tells whether the connection goes on as it is, or as a WebSocket.
 func keepsAlive(h http.Header) bool {
