@@ -199,7 +199,7 @@ func (r *request) parse() *http.Request {
 		seen[key] = true
 	}
 	h, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(r.head)))
-	if err != nil || h.ProtoMajor != 1 || h.ProtoMinor != 1 || h.Host == "" || h.Close || h.URL.RawPath != "" ||
+	if err != nil || h.ProtoMajor != 1 || h.ProtoMinor != 1 || !isHost(h.Host) || h.Close || h.URL.RawPath != "" ||
 		h.URL.Host != "" || len(h.TransferEncoding) > 0 || !keepsAlive(h.Header) {
 		return nil
 	}
@@ -249,6 +249,17 @@ func printable(b []byte) bool {
 		}
 	}
 	return true
+}
+
+// isHost tells whether there are only characters that a Host may have (RFC
+// 3986, 3.2.2): the HTTP server refuses others, http.ReadRequest does not.
+func isHost(s string) bool {
+	for _, c := range []byte(s) {
+		if !(isDigit(c) || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || strings.IndexByte("-._~!$&'()*+,;=%:[]", c) >= 0) {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // isToken tells whether b is a header's name (RFC 9110, 5.6.2).
