@@ -47,6 +47,7 @@ func (h *Hub) Front(server *http.Server, l net.Listener) net.Listener {
 		Polls:         h.transports.PreparedPolls,
 		HeaderTimeout: cmp.Or(server.ReadHeaderTimeout, server.ReadTimeout, 10*time.Second),
 		IdleTimeout:   cmp.Or(server.IdleTimeout, server.ReadTimeout, 2*time.Minute),
+		WriteTimeout:  h.opts.WriteTimeout,
 	})
 }
 

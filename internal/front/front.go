@@ -48,6 +48,8 @@ type Options struct {
 	// HeaderTimeout is how long the first request may take to come, and
 	// IdleTimeout the next one.
 	HeaderTimeout, IdleTimeout time.Duration
+	// WriteTimeout is how long a client may leave answers unread.
+	WriteTimeout time.Duration
 }
 
 // A Front is a listener of the connections that are for the HTTP server.
@@ -98,8 +100,15 @@ func New(l net.Listener, o Options) net.Listener {
 
 // visit takes a socket that was accepted.
 func (f *Front) visit(fd int, loopback bool) {
-	if !f.Pump.Visit(f.lane(loopback).fresh, fd) {
-		socket.Close(fd)
+	n := f.lane(loopback)
+	n.visit(n.fresh, fd)
+}
+
+// visit makes a visitor of a socket. Once the hub is closed, the HTTP server,
+// which may not be, has all of them.
+func (n *lane) visit(kind *pump.Kind, fd int) {
+	if !n.front.Pump.Visit(kind, fd) {
+		n.give(fd, nil, nil)
 	}
 }
 
@@ -180,15 +189,29 @@ func (n *lane) plan(r *request) *Plan {
 // to earlier requests.
 func (n *lane) release(c *pump.Conn, out, b []byte) {
 	fd := c.Release()
-	if len(out) > 0 && pump.SendNow(fd, out) < len(out) {
-		socket.Close(fd) // its client sends requests and does not read
-		return
+	if len(out) > 0 {
+		sent := pump.SendNow(fd, out)
+		if sent < 0 {
+			socket.Close(fd) // the client has gone
+			return
+		}
+		out = out[sent:]
 	}
+	n.give(fd, out, bytes.Clone(b))
+}
+
+// give hands a socket to the HTTP server, with what is still to be sent and
+// what was read.
+func (n *lane) give(fd int, out, read []byte) {
 	conn, err := socket.Attach(fd)
 	if err != nil {
 		return
 	}
-	_ = n.front.foreign.Put(handback.NewConn(conn, bytes.Clone(b), n.back)) // closed if the server is
+	given := handback.NewConn(conn, read, n.back)
+	given.SendFirst(out, n.front.WriteTimeout)
+	if !n.front.foreign.Put(given) {
+		_ = conn.Close() // the server is closed
+	}
 }
 
 // back takes a connection again whose request the HTTP server has passed on.
@@ -197,8 +220,8 @@ func (n *lane) back(conn net.Conn, input []byte) bool {
 		return n.front.foreign.Put(handback.NewConn(conn, input, n.back))
 	}
 	fd, ok := socket.Detach(conn)
-	if ok && !n.front.Pump.Visit(n.idle, fd) {
-		socket.Close(fd)
+	if ok {
+		n.visit(n.idle, fd)
 	}
 	return ok
 }

@@ -7,6 +7,7 @@
 package handback
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -161,23 +162,62 @@ type Conn struct {
 	net.Conn
 	read []byte
 	back Func
+
+	unsent  []byte
+	timeout time.Duration
 }
 
 // NewConn returns a connection that begins with what was read. Back, if it is
 // not nil, is for who takes the connection over from its server.
-func NewConn(conn net.Conn, read []byte, back Func) *Conn { return &Conn{conn, read, back} }
+func NewConn(conn net.Conn, read []byte, back Func) *Conn {
+	return &Conn{Conn: conn, read: read, back: back}
+}
+
+// SendFirst has bytes written before anything is read: the end of earlier
+// answers. The client must not pause for longer than a time-out.
+func (c *Conn) SendFirst(b []byte, timeout time.Duration) { c.unsent, c.timeout = b, timeout }
 
 // Back returns what takes the connection back, or nil.
 func (c *Conn) Back() Func { return c.back }
 
 // Read returns what was read already, and then what comes.
 func (c *Conn) Read(b []byte) (int, error) {
+	if len(c.unsent) > 0 {
+		if err := c.send(); err != nil {
+			return 0, err
+		}
+	}
 	if len(c.read) > 0 {
 		n := copy(b, c.read)
 		c.read = c.read[n:]
 		return n, nil
 	}
 	return c.Conn.Read(b)
+}
+
+// sendPiece is how much is written within one time-out.
+const sendPiece = 32 << 10
+
+func (c *Conn) send() error {
+	for len(c.unsent) > 0 {
+		_ = c.SetWriteDeadline(time.Now().Add(c.timeout)) // if it fails, writing does too
+		n, err := c.Write(c.unsent[:min(len(c.unsent), sendPiece)])
+		if err != nil {
+			return err
+		}
+		c.unsent = c.unsent[n:]
+	}
+	return c.SetWriteDeadline(time.Time{})
+}
+
+// CloseWrite tells the client that nothing more comes. The HTTP server does so
+// before it closes a connection with something unread, which would otherwise be
+// reset before the client has read the answer.
+func (c *Conn) CloseWrite() error {
+	if conn, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return conn.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 // Bare returns the connection itself, once all that was read already has been
