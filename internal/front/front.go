@@ -68,7 +68,8 @@ type lane struct {
 	front              *Front
 	local              net.Addr
 	fresh, idle, polls *pump.Kind
-	memos              []memo // by worker: what is allowed in one lane may not be in the other
+	answered           *pump.Kind // idle, after a POST
+	memos              []memo     // by worker: what is allowed in one lane may not be in the other
 }
 
 // New puts a front before a listener, which is the front's from now on. It
@@ -85,6 +86,7 @@ func New(l net.Listener, o Options) net.Listener {
 		n.memos = make([]memo, o.Pump.Workers())
 		n.fresh = &pump.Kind{Limit: o.HeaderTimeout, Parked: pump.Parked{Input: n.input}}
 		n.idle = &pump.Kind{Limit: o.IdleTimeout, Parked: pump.Parked{Input: n.input}}
+		n.answered = &pump.Kind{Limit: o.IdleTimeout, Parked: pump.Parked{Input: n.inputAfterPost}}
 		n.polls = o.Polls(n.idle)
 	}
 	var err error
@@ -155,7 +157,7 @@ func (n *lane) input(c *pump.Conn, b []byte) (done bool) {
 			if out, ok = plan.Answer(out, &r.Request); !ok {
 				break
 			}
-			b = b[r.size:]
+			b = afterPost(b[r.size:])
 			continue
 		}
 		if len(out) > 0 || len(b) > r.size { // what follows would have to wait
@@ -170,10 +172,26 @@ func (n *lane) input(c *pump.Conn, b []byte) (done bool) {
 	case len(b) > 0:
 		n.release(c, out, b)
 	default:
-		c.Become(n.idle)
+		c.Become(n.answered)
 		c.Respond(out)
 	}
 	return true
+}
+
+func (n *lane) inputAfterPost(c *pump.Conn, b []byte) (done bool) {
+	b = afterPost(b)
+	return len(b) == 0 || n.input(c, b)
+}
+
+// afterPost removes the line ends that old clients send after a POST's body,
+// as the HTTP server does, which would not know that there was a POST.
+func afterPost(b []byte) []byte {
+	for range 4 {
+		if len(b) > 0 && (b[0] == '\r' || b[0] == '\n') {
+			b = b[1:]
+		}
+	}
+	return b
 }
 
 // plan finds out what is to be done with a request.
