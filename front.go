@@ -32,9 +32,11 @@ import (
 // The hub then takes over the connections of its responses, which is not
 // possible without Front.
 //
-// Where connections cannot be parked, Front returns l.
+// Where the server has no time-outs, connections are closed on which nothing
+// comes for 10 s at first, or for 2 minutes after a request. Where connections
+// cannot be parked, Front returns l.
 func (h *Hub) Front(server *http.Server, l net.Listener) net.Listener {
-	if h.opts.NoParking {
+	if p := server.Protocols; h.opts.NoParking || p != nil && !p.HTTP1() {
 		return l
 	}
 	if server.TLSConfig != nil {
@@ -45,10 +47,20 @@ func (h *Hub) Front(server *http.Server, l net.Listener) net.Listener {
 		Mount:         h.mount() + "/",
 		Plan:          h.plan,
 		Polls:         h.transports.PreparedPolls,
-		HeaderTimeout: cmp.Or(server.ReadHeaderTimeout, server.ReadTimeout, 10*time.Second),
-		IdleTimeout:   cmp.Or(server.IdleTimeout, server.ReadTimeout, 2*time.Minute),
+		MaxHead:       limit(http.DefaultMaxHeaderBytes, server.MaxHeaderBytes),
+		HeaderTimeout: limit(10*time.Second, server.ReadHeaderTimeout, server.ReadTimeout),
+		IdleTimeout:   limit(2*time.Minute, server.IdleTimeout, server.ReadTimeout),
 		WriteTimeout:  h.opts.WriteTimeout,
 	})
+}
+
+// limit returns the first of a server's settings that is set; or, as negative
+// ones mean that there is no limit, a default.
+func limit[T int | time.Duration](otherwise T, settings ...T) T {
+	if v := cmp.Or(settings...); v > 0 {
+		return v
+	}
+	return otherwise
 }
 
 func (h *Hub) mount() string { return strings.TrimSuffix(cmp.Or(h.opts.Path, "/comet"), "/") }

@@ -45,6 +45,8 @@ type Options struct {
 	Plan func(r *http.Request, polls *pump.Kind) *Plan
 	// Polls returns the kind of polls whose connections become of another.
 	Polls func(next *pump.Kind) *pump.Kind
+	// MaxHead is the size of a head at most, in bytes.
+	MaxHead int
 	// HeaderTimeout is how long the first request may take to come, and
 	// IdleTimeout the next one.
 	HeaderTimeout, IdleTimeout time.Duration
@@ -142,7 +144,7 @@ func (n *lane) input(c *pump.Conn, b []byte) (done bool) {
 	var out []byte
 	for len(b) > 0 {
 		r, ok := cut(b, []byte(f.Mount), memo.buf[:0])
-		if !ok {
+		if !ok || len(r.head) > f.MaxHead {
 			break
 		}
 		memo.buf = r.key
