@@ -32,8 +32,11 @@ const fresh = time.Second
 
 // Prepare prepares a request whose response has the header h, next to what the
 // transport adds. Polls are of the kind polls. It returns nil for what is to be
-// refused.
+// refused, or is rare and large.
 func (s *Server) Prepare(r *http.Request, q *Request, h http.Header, polls *pump.Kind) *Prepared {
+	if q.Padding > maxKept {
+		return nil // there may be many that are prepared, and hardly any in use
+	}
 	p := &Prepared{server: s, q: *q, kind: polls}
 	switch q.Transport {
 	case WebSocket:
@@ -101,16 +104,19 @@ func (p *Prepared) head() []byte {
 
 // reply returns the whole response to a poll.
 func (p *Prepared) reply(f pump.Flush) []byte {
-	if now := time.Now(); !sameMessages(p.last, f) || now.Sub(p.made) > fresh {
-		p.response, p.made = p.server.pollResponse(&p.q, p.header, f), now
-		if p.last = f; len(p.response) > maxKept {
-			p.last = pump.Flush{}
-		}
+	now := time.Now()
+	if sameMessages(p.last, f) && now.Sub(p.made) <= fresh {
+		return p.response
 	}
-	return p.response
+	response := p.server.pollResponse(&p.q, p.header, f)
+	if len(f.Items) > 0 && len(response) <= maxKept {
+		p.last, p.made, p.response = f, now, response
+	}
+	return response
 }
 
-// maxKept is the size of a response at most that is kept for other polls.
+// maxKept is the size of a response at most that is kept for other polls, and
+// of padding.
 const maxKept = 16 << 10
 
 // sameMessages tells whether two flushes of polls that are alike have the same
