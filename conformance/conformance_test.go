@@ -28,11 +28,16 @@ func TestURL(t *testing.T) {
 
 // TestHalley tests a server in this process, which is configured so that no
 // case is skipped for its sake.
-func TestHalley(t *testing.T) {
+func TestHalley(t *testing.T) { testServer(t, newServer(t, nil)) }
+
+// TestFront tests one whose hub reads requests from the sockets itself.
+func TestFront(t *testing.T) { testServer(t, newFront(t)) }
+
+func testServer(t *testing.T, url string) {
 	if *serverURL != "" {
 		t.Skip("another server is tested")
 	}
-	conformance.TestWith(t, newServer(t, nil), conformance.Options{Quick: testing.Short(), RetainPrefix: retainPrefix, RetainCount: 5})
+	conformance.TestWith(t, url, conformance.Options{Quick: testing.Short(), RetainPrefix: retainPrefix, RetainCount: 5})
 }
 
 func TestRun(t *testing.T) {
@@ -65,6 +70,17 @@ const retainPrefix = "conformance-few"
 // mount.
 func newServer(t *testing.T, wrap func(http.Handler) http.Handler) string {
 	t.Helper()
+	return startServer(t, wrap, false)
+}
+
+// newFront is newServer with Hub.Front.
+func newFront(t *testing.T) string {
+	t.Helper()
+	return startServer(t, nil, true)
+}
+
+func startServer(t *testing.T, wrap func(http.Handler) http.Handler, front bool) string {
+	t.Helper()
 	log, err := memory.New(memory.Options{Rules: []engine.RetentionRule{{Pattern: retainPrefix + "/*", Retention: engine.Retention{Count: 5}}}})
 	if err != nil {
 		t.Fatal(err)
@@ -83,6 +99,9 @@ func newServer(t *testing.T, wrap func(http.Handler) http.Handler) string {
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetHTTP1(true)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	if front {
+		server.Listener = hub.Front(server.Config, server.Listener)
+	}
 	server.Start()
 	t.Cleanup(func() {
 		hub.Close()
