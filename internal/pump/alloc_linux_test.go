@@ -26,7 +26,7 @@ func TestDeliveryAllocates(t *testing.T) {
 			{name: "several messages", few: ringBatch, many: wideList, messages: 3},
 			{name: "a fan-out", few: wideList + 1, many: 3 * wideList, messages: 1},
 			{name: "a fan-out of several messages", few: wideList + 1, many: 3 * wideList, messages: 3},
-			{name: "one each", few: ringBatch, many: 200, own: true, messages: 1},
+			{name: "one each", few: ringBatch, many: sendBatch + 50, own: true, messages: 1},
 			{name: "two each", few: ringBatch, many: 100, own: true, messages: 2},
 		} {
 			t.Run(fmt.Sprintf("%s, NoRing %v", tt.name, noRing), func(t *testing.T) {
