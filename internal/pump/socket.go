@@ -282,7 +282,7 @@ func (w *worker) readInput(c *Conn) {
 
 // inputReads is how often a client is read before others have their turn. One
 // whose connection is closing may send without end.
-const inputReads = 8
+const inputReads = 2
 
 // input returns a buffer to read into.
 func (s *sockets) input() []byte {

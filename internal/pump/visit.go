@@ -6,8 +6,8 @@ package pump
 // three are for Input alone, in whose worker they act.
 
 // Visit adds a visitor, which is cut when nothing comes from it within
-// kind.Limit, if there is one. It returns false once the pump is closed, and leaves the socket to
-// the caller.
+// kind.Limit, if there is one. It returns false once the pump is closed, and
+// leaves the socket to the caller.
 func (p *Pump) Visit(kind *Kind, fd int) bool {
 	return p.nextWorker().inbox.put(command{do: func(w *worker, _ *Conn) { w.visit(kind, int32(fd)) }})
 }
