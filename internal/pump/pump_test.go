@@ -494,6 +494,10 @@ func TestDrain(t *testing.T) {
 				break
 			}
 		}
+		// It is not counted any more once there is nothing more to come.
+		if _, err := c.Next(t.Context()); err != pump.ErrClosed {
+			t.Errorf("after the last flush: %v", err)
+		}
 	}
 	if len(delays) != 3 || polls != 1 {
 		t.Errorf("%d delays for 3 streams, %d answers for 1 poll", len(delays), polls)
