@@ -518,3 +518,52 @@ func (s *frontServer) open() resources {
 	}
 	return resources{len(fds), runtime.NumGoroutine()}
 }
+
+// A countingLog counts what is stored by a worker.
+type countingLog struct {
+	engine.Engine
+	now atomic.Int64
+}
+
+func (l *countingLog) AppendNow(b engine.Batch) (engine.Receipt, error) {
+	l.now.Add(1)
+	return l.Engine.(engine.Immediate).AppendNow(b)
+}
+
+// A body may come after its head, in as many pieces as the client likes: the
+// worker waits for it. A client that goes before is told by the HTTP server.
+func TestFrontBodyInPieces(t *testing.T) {
+	log := &countingLog{Engine: newLog(t)}
+	s := serveFront(t, log, halley.Options{Workers: 1}, &http.Server{}, true)
+	request := post("a", "0123456789")
+	head := len(request) - 10
+	other, n := s.dial(), int64(0)
+	// The worker has dealt with what was sent before once it answers another.
+	read := func() {
+		other.send(post("other", "x")).want(200, `{"id":`)
+		n++
+	}
+	c := s.dial()
+	for _, cuts := range [][]int{{head}, {head, head + 1, head + 9}, {head + 5}, {head, len(request)}} {
+		at := 0
+		for _, cut := range cuts {
+			c.send(request[at:cut])
+			read()
+			at = cut
+		}
+		c.send(request[at:]+request).want(200, `{"id":`)
+		c.want(200, `{"id":`)
+		if n += 2; log.now.Load() != n {
+			t.Errorf("cut at %d: the worker has stored %d messages, want %d", cuts, log.now.Load(), n)
+		}
+	}
+	for _, m := range stored(t, s.hub) {
+		if m != "a 0123456789" && m != "other x" {
+			t.Errorf("stored %q", m)
+		}
+	}
+	c.send(request[:head+3])
+	read()
+	c.end()
+	c.want(400, `ended early`)
+}

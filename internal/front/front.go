@@ -71,6 +71,7 @@ type lane struct {
 	local              net.Addr
 	fresh, idle, polls *pump.Kind
 	answered           *pump.Kind // idle, after a POST
+	partial            *pump.Kind // that has sent a part of a POST, which is its owner
 	memos              []memo     // by worker: what is allowed in one lane may not be in the other
 }
 
@@ -89,6 +90,7 @@ func New(l net.Listener, o Options) net.Listener {
 		n.fresh = &pump.Kind{Limit: o.HeaderTimeout, Parked: pump.Parked{Input: n.input}}
 		n.idle = &pump.Kind{Limit: o.IdleTimeout, Parked: pump.Parked{Input: n.input}}
 		n.answered = &pump.Kind{Limit: o.IdleTimeout, Parked: pump.Parked{Input: n.inputAfterPost}}
+		n.partial = &pump.Kind{Limit: o.WriteTimeout, Parked: pump.Parked{Input: n.inputOfPart}}
 		n.polls = o.Polls(n.idle)
 	}
 	var err error
@@ -142,6 +144,7 @@ func (n *lane) input(c *pump.Conn, b []byte) (done bool) {
 	f := n.front
 	memo := &n.memos[c.Worker()]
 	var out []byte
+	waits := false
 	for len(b) > 0 {
 		r, ok := cut(b, []byte(f.Mount), memo.buf[:0])
 		if !ok || len(r.head) > f.MaxHead {
@@ -154,6 +157,10 @@ func (n *lane) input(c *pump.Conn, b []byte) (done bool) {
 				break
 			}
 			memo.keep(&r, plan)
+		}
+		if r.missing > 0 {
+			waits = plan.Answer != nil
+			break
 		}
 		if plan.Answer != nil {
 			if out, ok = plan.Answer(out, &r.Request); !ok {
@@ -171,6 +178,12 @@ func (n *lane) input(c *pump.Conn, b []byte) (done bool) {
 		return true
 	}
 	switch {
+	case waits:
+		if len(out) > 0 {
+			c.Respond(out)
+		}
+		c.SetOwner(bytes.Clone(b))
+		c.Become(n.partial)
 	case len(b) > 0:
 		n.release(c, out, b)
 	default:
@@ -178,6 +191,18 @@ func (n *lane) input(c *pump.Conn, b []byte) (done bool) {
 		c.Respond(out)
 	}
 	return true
+}
+
+// inputOfPart is called with the rest of a request, or nothing if no more
+// comes.
+func (n *lane) inputOfPart(c *pump.Conn, b []byte) (done bool) {
+	part := c.Owner().([]byte)
+	c.SetOwner(nil)
+	if len(b) == 0 {
+		n.release(c, nil, part)
+		return true
+	}
+	return n.input(c, append(part, b...))
 }
 
 func (n *lane) inputAfterPost(c *pump.Conn, b []byte) (done bool) {

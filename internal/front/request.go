@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// A request is one that has come whole, cut out of what a client has sent.
+// A request is cut out of what a client has sent.
 type request struct {
 	Request
 	head []byte // with the empty line
@@ -16,6 +16,8 @@ type request struct {
 	// client: requests with one key are alike.
 	key  []byte
 	size int // of head and body
+	// missing is how much of the body has not come yet. There is no Body then.
+	missing int
 
 	holes [4]span // in the head, of what varies
 	n     int     // of holes
@@ -46,7 +48,7 @@ var (
 )
 
 // cut returns the first request of b, and appends its key to buf. It reports
-// false unless there is a whole one that begins as those of the protocol do
+// false unless there is a whole head that begins as those of the protocol do
 // which are served here.
 func cut(b, mount, buf []byte) (r request, ok bool) {
 	get := bytes.HasPrefix(b, []byte("GET "))
@@ -73,14 +75,21 @@ func cut(b, mount, buf []byte) (r request, ok bool) {
 	}
 	length := r.takeHeader(line, &contentLength, isDigit)
 	n, err := strconv.ParseUint(string(length), 10, 31)
-	if err != nil || int(n) > len(b)-end {
+	if err != nil {
 		return r, false
 	}
-	r.Body = b[end : end+int(n)]
 	r.size += int(n)
+	if r.missing = max(0, r.size-len(b)); r.missing == 0 {
+		r.Body = b[end:r.size]
+	} else if r.size > maxPartial {
+		return r, false
+	}
 	r.key = r.fill(buf)
 	return r, true
 }
+
+// maxPartial is the size of a request at most whose body is waited for.
+const maxPartial = 16 << 10
 
 // takeParameters takes the only channel and the first cursor of the query.
 func (r *request) takeParameters(line int) {
@@ -213,7 +222,7 @@ func (r *request) parse() *http.Request {
 		r.Cursor == nil && query.Has("cursor")) {
 		return nil
 	}
-	if h.Method == http.MethodPost && int(h.ContentLength) != len(r.Body) {
+	if h.Method == http.MethodPost && int(h.ContentLength) != r.size-len(r.head) {
 		return nil
 	}
 	return h

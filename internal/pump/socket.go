@@ -262,6 +262,11 @@ func (w *worker) readInput(c *Conn) {
 		switch {
 		case err == errAgain:
 			c.off(input)
+		case err == nil && len(b) == 0 && c.state == visiting && c.owner != nil:
+			// It has sent a part of something, of which Input may dispose.
+			if c.kind.Parked.Input(c, nil); c.fd >= 0 {
+				w.leave(c)
+			}
 		case err != nil || len(b) == 0:
 			w.leave(c)
 		case c.is(closing):

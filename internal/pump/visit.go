@@ -33,8 +33,9 @@ func (p *Pump) Workers() int { return len(p.workers) }
 // called with.
 func (c *Conn) Respond(b []byte) { c.worker.respond(c, b) }
 
-// Become sets what a visitor is, from its next request on.
+// Become sets what a visitor is, from what it sends next on.
 func (c *Conn) Become(kind *Kind) {
+	c.touched = c.worker.wheel.at
 	if c.kind != kind {
 		c.kind = kind
 		c.worker.keepTime(c) // its limit may be shorter
