@@ -35,6 +35,9 @@ func (l *Log) Append(ctx context.Context, b engine.Batch) (engine.Receipt, error
 		return a.receipt, a.err
 	case <-ctx.Done():
 		return engine.Receipt{}, ctx.Err()
+	case <-l.fault.stopped:
+		// The writer may never come to answer.
+		return engine.Receipt{}, l.unavailable()
 	}
 }
 

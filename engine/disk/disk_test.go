@@ -32,12 +32,13 @@ func TestEngine(t *testing.T) {
 	}
 }
 
-// TestEngineOnDisk runs it in the file system.
+// TestEngineOnDisk runs it in the file system, with so little in memory that
+// most of what the suite reads comes from the disk.
 func TestEngineOnDisk(t *testing.T) {
 	enginetest.Run(t, enginetest.Suite{
 		Open: func(dir string, o enginetest.Options) (engine.Engine, error) {
 			opts := suiteOptions(o)
-			opts.Fsync = Never
+			opts.Fsync, opts.TailBytes = Never, 120*tailMessage
 			return Open(dir, opts)
 		},
 		Durable: true,

@@ -12,9 +12,12 @@ import (
 
 // A fault stops the log: once it is set, nothing is written any more.
 type fault struct {
-	err    atomic.Pointer[error]
-	horked atomic.Bool // Pebble holds its locks for ever
+	err     atomic.Pointer[error]
+	stopped chan struct{} // closed when err is set
+	stuck   atomic.Bool   // Pebble holds its locks for ever
 }
+
+func (f *fault) init() { f.stopped = make(chan struct{}) }
 
 func (f *fault) get() error {
 	if p := f.err.Load(); p != nil {
@@ -24,7 +27,11 @@ func (f *fault) get() error {
 }
 
 // set keeps the first error.
-func (f *fault) set(err error) { f.err.CompareAndSwap(nil, &err) }
+func (f *fault) set(err error) {
+	if f.err.CompareAndSwap(nil, &err) {
+		close(f.stopped)
+	}
+}
 
 // unavailable is what publishers get once the log has stopped.
 func (l *Log) unavailable() error {
@@ -38,11 +45,9 @@ func (l *Log) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
 		b.Close()
 		return err
 	}
-	// Pebble panics where it cannot append to its write-ahead log or begin
-	// another.
 	defer func() {
 		if r := recover(); r != nil {
-			l.fault.horked.Store(true)
+			l.fault.stuck.Store(true)
 			l.fault.set(fmt.Errorf("write: %v", r))
 			err = l.fault.get()
 		}
@@ -50,7 +55,7 @@ func (l *Log) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
 	if err := b.Commit(o); err != nil {
 		l.fault.set(err)
 	}
-	// An error of writing or syncing is told to the Logger alone.
+	// Errors of the write-ahead log are told to the fault alone: see files.
 	if err := l.fault.get(); err != nil {
 		return err
 	}

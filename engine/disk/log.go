@@ -7,6 +7,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -38,8 +39,9 @@ type Log struct {
 	end   atomic.Uint64 // stored under tail.mu, after its message was pushed
 	bell  bell          // rung after end has moved
 	queue queue
-	done  chan struct{}  // closed by Close
-	wg    sync.WaitGroup // the writer
+	done  chan struct{} // closed by Close
+	// written is closed when the writer has ended.
+	written chan struct{}
 
 	reading sync.RWMutex // shared by who uses db; Close takes it
 	closing sync.Once
@@ -61,11 +63,16 @@ func Open(dir string, opts Options) (*Log, error) {
 	}
 	l := &Log{opts: opts, dir: dir, done: make(chan struct{})}
 	l.queue.init()
+	l.fault.init()
 	if err := l.open(); err != nil {
 		l.release()
 		return nil, fmt.Errorf("disk: %s: %w", dir, err)
 	}
-	l.wg.Go(l.write)
+	l.written = make(chan struct{})
+	go func() {
+		defer close(l.written)
+		l.write()
+	}()
 	return l, nil
 }
 
@@ -96,10 +103,9 @@ func (l *Log) open() error {
 func (l *Log) release() error {
 	var err error
 	switch {
-	case l.fault.horked.Load():
-		// Pebble panicked with its locks held, and closing it would wait for
-		// them for ever. Its goroutines and the directory's lock stay until
-		// the process ends.
+	case l.fault.stuck.Load():
+		// Closing Pebble would wait for ever. Its goroutines and the
+		// directory's lock stay until the process ends.
 		return nil
 	case l.db != nil:
 		err = l.db.Close()
@@ -145,7 +151,7 @@ func (l *Log) Close() error {
 	l.closing.Do(func() {
 		close(l.done)
 		l.queue.close()
-		l.wg.Wait()
+		l.awaitWriter()
 		l.reading.Lock()
 		defer l.reading.Unlock()
 		err = l.endSession()
@@ -159,6 +165,24 @@ func (l *Log) Close() error {
 	})
 	return err
 }
+
+// awaitWriter waits until the writer has ended. On a disk that fails it may be
+// waiting for a flush or a compaction that will never succeed.
+func (l *Log) awaitWriter() {
+	select {
+	case <-l.written:
+		return
+	case <-l.fault.stopped:
+	}
+	select {
+	case <-l.written:
+	case <-time.After(stuckAfter):
+		l.fault.stuck.Store(true)
+	}
+}
+
+// stuckAfter is how long Close waits for the writer of a log that has stopped.
+const stuckAfter = 5 * time.Second
 
 func (l *Log) isClosed() bool {
 	select {

@@ -3,7 +3,6 @@ package disk
 import (
 	"errors"
 	"io/fs"
-	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -14,13 +13,19 @@ import (
 // it. In this one a write-ahead log tells a torn end from damage before it.
 const pebbleFormat = pebble.FormatTableFormatV6
 
-const memTableBytes = 16 << 20
+const (
+	memTableBytes = 16 << 20
+	// walDir is where in the directory the write-ahead logs are. It is a
+	// directory of its own so that files can tell whose sync has failed.
+	walDir = "wal"
+)
 
 func (l *Log) pebbleOptions() *pebble.Options {
 	note := listener{&l.fault}
 	o := &pebble.Options{
-		FS:                 l.opts.fs,
+		FS:                 files{l.opts.fs, l},
 		Lock:               l.lock,
+		WALDir:             pebble.MakeStoreRelativePath(l.opts.fs, walDir),
 		FormatMajorVersion: pebbleFormat,
 		CacheSize:          l.opts.CacheBytes,
 		MemTableSize:       memTableBytes,
@@ -33,50 +38,7 @@ func (l *Log) pebbleOptions() *pebble.Options {
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
-	if l.opts.Fsync == Never {
-		o.FS = unsynced{o.FS}
-	}
 	return o
-}
-
-// unsynced is a file system that does not sync write-ahead logs while they are
-// written. A commit without sync would leave the batch in a buffer of this
-// process, and a killed process would lose it; a commit with sync on this file
-// system returns when the operating system has it. A log that is complete is
-// synced, as Pebble takes an older one that is torn for damage.
-type unsynced struct{ vfs.FS }
-
-func (fs unsynced) Unwrap() vfs.FS { return fs.FS }
-
-func (fs unsynced) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	f, err := fs.FS.Create(name, c)
-	return unsyncedLog(name, f, err)
-}
-
-func (fs unsynced) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	f, err := fs.FS.ReuseForWrite(old, name, c)
-	return unsyncedLog(name, f, err)
-}
-
-func unsyncedLog(name string, f vfs.File, err error) (vfs.File, error) {
-	if err != nil || !strings.HasSuffix(name, ".log") {
-		return f, err
-	}
-	return unsyncedFile{f}, nil
-}
-
-type unsyncedFile struct{ vfs.File }
-
-func (f unsyncedFile) Sync() error                { return nil }
-func (f unsyncedFile) SyncData() error            { return nil }
-func (f unsyncedFile) SyncTo(int64) (bool, error) { return true, nil }
-
-func (f unsyncedFile) Close() error {
-	err := f.File.Sync()
-	if e := f.File.Close(); err == nil {
-		err = e
-	}
-	return err
 }
 
 // makeDir makes a directory with its parents, and syncs the entry of each in
