@@ -13,14 +13,16 @@
 // Opening reads a few records and the newest messages, however much is stored.
 // A write that a crash tore is cut off, whole batches at a time. Damage
 // anywhere else is found by checksums, on opening or when it is read, and is
-// an error that wraps ErrCorrupt, never another message.
+// an error that wraps ErrCorrupt, never another message. One thing cannot be
+// told from a torn write: damage in the last 32 KiB of the write-ahead log,
+// after a crash.
 //
 // # What is not there yet
 //
 // A retention rule that becomes tighter holds for a channel when it next gets
 // a message, and an age for messages that were stored while some age held for
 // their channel. There are no verify, export and import, and no backup of a
-// log in use. What Pebble's background work reports as an error stops the log
+// log in use. That a torn end was cut is not reported. What Pebble's background work reports as an error stops the log
 // for good, also where space is made again: it has to be opened again.
 //
 // # Goroutines

@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -78,7 +79,15 @@ type listener struct{ fault *fault }
 func (listener) Infof(string, ...any)  {}
 func (listener) Errorf(string, ...any) {}
 
-func (l listener) Fatalf(format string, args ...any) { l.fault.set(fmt.Errorf(format, args...)) }
+func (l listener) Fatalf(format string, args ...any) {
+	err := fmt.Errorf(format, args...)
+	if len(args) == 1 {
+		if cause, ok := args[0].(error); ok {
+			err = fmt.Errorf("%s%w", strings.TrimRight(format, "%sv"), cause)
+		}
+	}
+	l.fault.set(err)
+}
 
 // backgroundError is told what flushes and compactions fail with. Pebble tries
 // them again; but while they fail the write-ahead log grows, and an operator

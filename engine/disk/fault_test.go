@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -115,5 +116,32 @@ func testFault(t *testing.T, mode Fsync, fails func(errorfs.Op) bool) {
 	}
 	if got := len(readAll(t, l, "**")); uint64(got) != l.End().Seq {
 		t.Errorf("opened again: %d messages, End %v", got, l.End())
+	}
+}
+
+// TestOpenFault opens a log on disks that fail at each of the first writes.
+func TestOpenFault(t *testing.T) {
+	for n := int32(1); ; n++ {
+		mem := vfs.NewMem()
+		left := n
+		var failing atomic.Bool
+		fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && (atomic.AddInt32(&left, -1) <= 0 || failing.Load()) {
+				failing.Store(true)
+				return syscall.ENOSPC
+			}
+			return nil
+		}))
+		l, err := Open("log", Options{Fsync: Never, fs: fs})
+		if err == nil {
+			failing.Store(true)
+			if l.Close(); n < 10 {
+				t.Errorf("only %d writes to open a log", n)
+			}
+			return
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("Open, failing from write %d on: %v", n, err)
+		}
 	}
 }

@@ -12,10 +12,13 @@ import (
 // An error of the write-ahead log never reaches Pebble, which would panic, at
 // one place with a mutex in a state that ends the process. It sets the fault
 // instead, which makes the commit in progress fail, and what goes to that log
-// from then on is dropped: nothing of it was or will be acknowledged.
+// from then on is dropped: nothing of it was or will be acknowledged. The same
+// holds for the sync of a directory, after which Pebble panics too.
 //
-// Once there is a fault, no file is created. Pebble tries again at once and for
-// ever what fails in the background, so the refusal takes a while.
+// Once there is a fault, no file is created or removed, and the manifest is not
+// written: what Pebble takes for stored may not be, and what it takes for
+// replaced may be needed. Pebble tries again at once and for ever what fails in
+// the background, so the refusal takes a while.
 //
 // With Never, the write-ahead log is not synced while it is written. A commit
 // without sync would leave the batch in a buffer of this process, and a killed
@@ -42,17 +45,25 @@ func (f files) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vfs.Fil
 // OpenDir implements vfs.FS.
 func (f files) OpenDir(name string) (vfs.File, error) {
 	dir, err := f.FS.OpenDir(name)
-	if err != nil || f.PathBase(name) != walDir {
-		return dir, err
+	if err != nil {
+		return nil, err
 	}
-	return &logDir{dir, f.log}, nil
+	return &directory{dir, f.log}, nil
+}
+
+// Remove implements vfs.FS. What Pebble takes for replaced may not be.
+func (f files) Remove(name string) error {
+	if err := f.log.fault.get(); err != nil {
+		return err
+	}
+	return f.FS.Remove(name)
 }
 
 func (f files) create(name string, create func() (vfs.File, error)) (vfs.File, error) {
 	isLog := strings.HasSuffix(name, ".log")
 	if err := f.log.fault.get(); err != nil && !isLog {
 		select {
-		case <-time.After(time.Second):
+		case <-time.After(100 * time.Millisecond):
 		case <-f.log.done:
 		}
 		return nil, err
@@ -61,6 +72,9 @@ func (f files) create(name string, create func() (vfs.File, error)) (vfs.File, e
 	}
 	file, err := create()
 	if !isLog {
+		if err == nil && strings.HasPrefix(f.PathBase(name), "MANIFEST-") {
+			file = &manifest{file, f.log}
+		}
 		return file, err
 	}
 	if err != nil {
@@ -70,18 +84,32 @@ func (f files) create(name string, create func() (vfs.File, error)) (vfs.File, e
 	return &logFile{file, f.log}, nil
 }
 
-// A logDir is the directory of the write-ahead logs.
-type logDir struct {
+// A directory is one whose failed sync is the log's fault.
+type directory struct {
 	vfs.File
 	log *Log
 }
 
 // Sync implements vfs.File.
-func (d *logDir) Sync() error {
+func (d *directory) Sync() error {
 	if err := d.File.Sync(); err != nil {
 		d.log.fault.set(err)
 	}
 	return nil
+}
+
+// A manifest says which tables there are.
+type manifest struct {
+	vfs.File
+	log *Log
+}
+
+// Write implements vfs.File.
+func (m *manifest) Write(p []byte) (int, error) {
+	if err := m.log.fault.get(); err != nil {
+		return 0, err
+	}
+	return m.File.Write(p)
 }
 
 // A logFile is a write-ahead log that is being written.

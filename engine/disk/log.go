@@ -149,8 +149,8 @@ func (l *Log) Wait(ctx context.Context, after engine.Cursor) error {
 func (l *Log) Close() error {
 	var err error
 	l.closing.Do(func() {
-		close(l.done)
 		l.queue.close()
+		close(l.done)
 		l.awaitWriter()
 		l.reading.Lock()
 		defer l.reading.Unlock()

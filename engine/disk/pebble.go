@@ -15,9 +15,7 @@ const pebbleFormat = pebble.FormatTableFormatV6
 
 const (
 	memTableBytes = 16 << 20
-	// walDir is where in the directory the write-ahead logs are. It is a
-	// directory of its own so that files can tell whose sync has failed.
-	walDir = "wal"
+	walDir        = "wal" // where in the directory the write-ahead logs are
 )
 
 func (l *Log) pebbleOptions() *pebble.Options {

@@ -43,7 +43,7 @@ func (l *Log) begin() error {
 			return err
 		}
 		l.epoch = newEpoch()
-		return l.record(s)
+		return l.record(s, true)
 	}
 	if v := binary.BigEndian.Uint32(append(version, 0, 0, 0, 0)); len(version) != 4 || v != formatVersion {
 		return fmt.Errorf("%w: version %d, this is version %d", ErrFormat, v, formatVersion)
@@ -63,7 +63,7 @@ func (l *Log) begin() error {
 	if Fsync(last[1]) == Never && !clean && !sameBoot {
 		l.epoch = newEpoch()
 	}
-	return l.record(s)
+	return l.record(s, false)
 }
 
 // wantEmpty makes sure that a log without a version is a new one.
@@ -80,18 +80,29 @@ func (l *Log) wantEmpty() error {
 }
 
 // record writes what begin has found, and syncs it.
-func (l *Log) record(s session) error {
+func (l *Log) record(s session, fresh bool) error {
 	b := l.db.NewBatch()
 	b.Set(formatKey, binary.BigEndian.AppendUint32(nil, formatVersion), nil)
 	b.Set(epochKey, []byte(l.epoch), nil)
 	b.Set(sessionKey, s.encode(), nil)
 	b.Set(stateKey, l.writer.state.append(nil), nil)
-	if err := l.commit(b, pebble.Sync); err != nil || s.fsync != Never {
+	if err := l.commit(b, pebble.Sync); err != nil || !fresh && s.fsync != Never {
 		return err
 	}
-	// Never syncs no commit. But the next one must not take the session before
-	// this for the last.
-	return l.db.Flush()
+	// Never syncs no commit, but the next session must not take the one before
+	// this for the last. And Pebble begins a new store with a write-ahead log of
+	// its oldest format, in which damage cannot be told from a torn end. A flush
+	// ends that log, and is synced.
+	flushed, err := l.db.AsyncFlush()
+	if err != nil {
+		return damage(err)
+	}
+	select {
+	case <-flushed:
+		return nil
+	case <-l.fault.stopped: // Pebble goes on trying.
+		return l.fault.get()
+	}
 }
 
 // endSession records that the log was closed with all that it acknowledged.

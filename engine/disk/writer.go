@@ -51,6 +51,7 @@ func (l *Log) write() {
 	defer timer.Stop()
 	var requests []*request
 	for {
+		closed := l.isClosed() // and with it, before it, the queue
 		if requests = l.queue.take(requests[:0]); len(requests) > 0 {
 			if l.opts.Fsync == Group {
 				requests = l.gather(requests, timer)
@@ -58,7 +59,7 @@ func (l *Log) write() {
 			l.writer.gathered = len(requests)
 			l.store(requests)
 			clear(requests)
-		} else if l.isClosed() {
+		} else if closed {
 			return
 		}
 		now := time.Now().UnixMilli()
