@@ -52,8 +52,8 @@ func (c *channels) init() { c.byName, c.used = make(map[string]*channel), list.N
 
 // shrink forgets those not used for the longest time. It is called where
 // nothing that they know is still to be committed.
-func (c *channels) shrink() {
-	for c.used.Len() > maxChannels {
+func (c *channels) shrink(most int) {
+	for c.used.Len() > most {
 		ch := c.used.Remove(c.used.Back()).(*channel)
 		delete(c.byName, ch.name)
 	}

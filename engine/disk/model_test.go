@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"pgregory.net/rapid"
@@ -23,7 +24,9 @@ func TestModel(t *testing.T) {
 			Fsync:     rapid.SampledFrom([]Fsync{Group, Always}).Draw(t, "fsync"),
 			TailBytes: rapid.SampledFrom([]int64{1, 30 * tailMessage, 0}).Draw(t, "tail"),
 			Limit:     rapid.SampledFrom([]int64{0, 8 << 10}).Draw(t, "limit"),
-			maxTrims:  rapid.SampledFrom([]uint64{0, 10}).Draw(t, "trims"),
+			maxTrims:  rapid.SampledFrom([]uint64{0, 3}).Draw(t, "trims"),
+			delay:     rapid.SampledFrom([]time.Duration{0, 1}).Draw(t, "delay"),
+			channels:  rapid.SampledFrom([]int{0, 2}).Draw(t, "cached"),
 			Rules: []engine.RetentionRule{
 				{Pattern: "a/**", Retention: engine.Retention{Count: 2}},
 				{Pattern: "b/*", Retention: engine.Retention{Bytes: 30}},

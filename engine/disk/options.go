@@ -78,7 +78,9 @@ type Options struct {
 
 	fs       vfs.FS        // nil means the operating system's
 	bootID   func() string // nil means the kernel's
+	delay    time.Duration // how long a channel may be over its bounds; 0 means trimDelay
 	maxTrims uint64        // lists whose removals are remembered; 0 means maxTrims
+	channels int           // that the writer has in memory; 0 means maxChannels
 }
 
 const (
@@ -129,6 +131,8 @@ func (o Options) withDefaults() (Options, error) {
 	o.TailBytes = cmp.Or(o.TailBytes, defaultTail)
 	o.CacheBytes = cmp.Or(o.CacheBytes, defaultCache)
 	o.maxTrims = cmp.Or(o.maxTrims, maxTrims)
+	o.delay = cmp.Or(o.delay, trimDelay)
+	o.channels = cmp.Or(o.channels, maxChannels)
 	if o.fs == nil {
 		o.fs = vfs.Default
 	}

@@ -13,9 +13,9 @@ const (
 	// trimStep is how many messages a step of retention removes at least, if
 	// there are so many. It takes some milliseconds of the writer's time.
 	trimStep = 512
-	// trimDelay is how long a channel may hold more than its rule says, in
-	// milliseconds. What is removed together shares its records.
-	trimDelay = 50
+	// trimDelay is how long a channel may hold more than its rule says. What is
+	// removed together shares its records.
+	trimDelay = 50 * time.Millisecond
 )
 
 // due returns when there is something to remove, in Unix milliseconds.
@@ -45,10 +45,11 @@ func (l *Log) overLimit() bool {
 	return l.opts.Limit > 0 && w.bytes > l.opts.Limit && w.messages > 1
 }
 
-func (w *writer) markFull(channel string) {
+func (l *Log) markFull(channel string) {
+	w := &l.writer
 	w.full[channel] = struct{}{}
 	if w.trimAt == never {
-		w.trimAt = time.Now().UnixMilli() + trimDelay
+		w.trimAt = time.Now().Add(l.opts.delay).UnixMilli()
 	}
 }
 
@@ -61,7 +62,7 @@ func (l *Log) loadFull() error {
 	}
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
-		l.writer.markFull(string(it.Key()[1:]))
+		l.markFull(string(it.Key()[1:]))
 	}
 	return damage(it.Error())
 }
@@ -82,7 +83,7 @@ type trimming struct {
 // trim removes what retention says at the time now, up to a step. It does not
 // sync: what a crash brings back is removed again.
 func (l *Log) trim(now int64) error {
-	l.writer.channels.shrink()
+	l.writer.channels.shrink(l.opts.channels)
 	t := &trimming{log: l, left: trimStep, trims: make(map[string]uint64)}
 	t.left = max(t.left, 2*l.writer.stored)
 	var err error

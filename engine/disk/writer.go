@@ -111,7 +111,7 @@ func (l *Log) gather(requests []*request, timer *time.Timer) []*request {
 // answers.
 func (l *Log) store(requests []*request) {
 	w := &l.writer
-	w.channels.shrink()
+	w.channels.shrink(l.opts.channels)
 	answers := make([]answer, len(requests))
 	var messages []*engine.Message
 	fail := func(err error) {
@@ -223,7 +223,7 @@ func (l *Log) put(b *pebble.Batch, m *engine.Message, enc body) error {
 	w.bytes += cost(m.Channel, enc.recordLen())
 	if _, marked := w.full[m.Channel]; !marked && ch.over() {
 		b.Set(fullKey(w.key[:0], m.Channel), nil, nil)
-		w.markFull(m.Channel)
+		l.markFull(m.Channel)
 	}
 	return nil
 }
