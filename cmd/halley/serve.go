@@ -84,6 +84,9 @@ func (c *serveCmd) Run() error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	if os.Getenv("GOGC") == "" {
+		go boundGarbage(ctx)
+	}
 	served := make(chan error, 1)
 	go func() {
 		if scheme == "https" {

@@ -22,8 +22,9 @@
 // A retention rule that becomes tighter holds for a channel when it next gets
 // a message, and an age for messages that were stored while some age held for
 // their channel. There are no verify, export and import, and no backup of a
-// log in use. That a torn end was cut is not reported. What Pebble's background work reports as an error stops the log
-// for good, also where space is made again: it has to be opened again.
+// log in use. That a torn end was cut is not reported. What Pebble's background
+// work reports as an error stops the log for good, also where space is made
+// again: it has to be opened again.
 //
 // # Goroutines
 //
@@ -41,7 +42,7 @@
 // list of all messages, of the pattern "**", is the messages themselves.
 //
 //	key                                    value
-//	0x01 "format"                          version 4
+//	0x01 "format"                          version, 4 bytes
 //	0x01 "epoch"                           the epoch
 //	0x01 "session"                         clean 1, mode 1, boot id: the rest
 //	0x01 "state"                           end 8, time 8, messages 8, bytes 8,

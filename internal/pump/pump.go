@@ -41,7 +41,7 @@ type Options struct {
 	NoRing bool
 	// SlowRules say what slow connections get.
 	SlowRules []SlowRule
-	// FrameBytes bounds the table of shared frames; default 32 MiB.
+	// FrameBytes bounds the table of shared frames; default 8 MiB.
 	FrameBytes int64
 	// Logger takes what an operator should know; default slog.Default.
 	Logger *slog.Logger
@@ -108,7 +108,7 @@ func New(e engine.Engine, o Options) *Pump {
 		o.WriteTimeout = 30 * time.Second
 	}
 	if o.FrameBytes <= 0 {
-		o.FrameBytes = 32 << 20
+		o.FrameBytes = 8 << 20
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
