@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -127,9 +126,8 @@ func (h *Hub) planPublish(r *http.Request, header http.Header) *front.Plan {
 	if p != nil {
 		return nil
 	}
-	header.Set("Content-Type", "application/json; charset=utf-8")
-	var lines bytes.Buffer
-	_ = header.Write(&lines) // to memory
+	header.Set("Content-Type", answerType)
+	lines := transport.HeaderLines(header)
 	return &front.Plan{Answer: func(dst []byte, r *front.Request) ([]byte, bool) {
 		if len(r.Body) > h.opts.MaxBody {
 			return dst, false
@@ -146,14 +144,6 @@ func (h *Hub) planPublish(r *http.Request, header http.Header) *front.Plan {
 		if err != nil {
 			return dst, false
 		}
-		body := form.appendReceipt(nil, receipt)
-		dst = append(dst, "HTTP/1.1 200 OK\r\nContent-Length: "...)
-		dst = strconv.AppendInt(dst, int64(len(body)), 10)
-		dst = append(dst, "\r\n"...)
-		dst = append(dst, lines.Bytes()...)
-		dst = append(dst, "Date: "...)
-		dst = time.Now().UTC().AppendFormat(dst, http.TimeFormat)
-		dst = append(dst, "\r\n\r\n"...)
-		return append(dst, body...), true
+		return transport.AppendResponse(dst, lines, form.appendReceipt(nil, receipt)), true
 	}}
 }

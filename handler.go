@@ -229,8 +229,11 @@ func appendStrings(dst []byte, list []string) []byte {
 	return append(dst, ']')
 }
 
+// answerType is the content type of what is answered at once.
+const answerType = "application/json; charset=utf-8"
+
 func (h *Hub) writeJSON(w http.ResponseWriter, body []byte) {
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Type", answerType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	h.transports.WriteBody(w, body)
 }

@@ -51,8 +51,8 @@ type Parked struct {
 	Tail func(c *Conn, last Flush) []byte
 	// Input takes what the client has sent, in bytes that are the worker's
 	// again afterwards, and nothing if a visitor with an owner sends no more. If
-	// it returns false, nothing more is read until Resume
-	// is called. Without Input nothing is read at all.
+	// it returns false, nothing more is read until Resume is called. Without
+	// Input nothing is read at all.
 	Input func(c *Conn, b []byte) (done bool)
 	// Answer takes a poll's flush, and the socket with it.
 	Answer func(c *Conn, f Flush)

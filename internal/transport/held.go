@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/textproto"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 	"unique"
@@ -50,7 +49,7 @@ func (s *Server) parkPoll(conn net.Conn, input []byte, back handback.Func, h htt
 		h.Set("Connection", "close")
 	}
 	h.Set("Content-Type", pollType(q))
-	p.header = unique.Make(string(appendHeader(nil, h)))
+	p.header = unique.Make(HeaderLines(h))
 	fd, ok := 0, false
 	if below := socket.TLSOf(conn); below != nil {
 		fd, ok = below.Descriptor()
@@ -122,13 +121,7 @@ func (s *Server) pollResponse(q *Request, header string, f pump.Flush) []byte {
 		s.Refuse(&w, nil, q, problem)
 		return append(appendDate(appendHeader(appendStatus(nil, w.status), w.header)), w.body...)
 	}
-	b := make([]byte, 0, len(header)+160+len(body))
-	b = append(b, "HTTP/1.1 200 OK\r\nContent-Length: "...)
-	b = strconv.AppendInt(b, int64(len(body)), 10)
-	b = append(b, "\r\n"...)
-	b = append(b, header...)
-	b = appendDate(b)
-	return append(b, body...)
+	return AppendResponse(make([]byte, 0, len(header)+160+len(body)), header, body)
 }
 
 // A refusal is a response that is kept.

@@ -92,6 +92,19 @@ func (w *headerWriter) WriteString(s string) (int, error) {
 	return len(s), nil
 }
 
+// AppendResponse appends a whole response of status 200. Header is what
+// HeaderLines returns.
+func AppendResponse(b []byte, header string, body []byte) []byte {
+	b = append(b, "HTTP/1.1 200 OK\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, int64(len(body)), 10)
+	b = append(b, "\r\n"...)
+	b = appendDate(append(b, header...))
+	return append(b, body...)
+}
+
+// HeaderLines returns a header's lines.
+func HeaderLines(h http.Header) string { return string(appendHeader(nil, h)) }
+
 // appendDate ends a head with the time.
 func appendDate(b []byte) []byte {
 	b = append(b, "Date: "...)

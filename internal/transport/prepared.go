@@ -48,7 +48,7 @@ func (s *Server) Prepare(r *http.Request, q *Request, h http.Header, polls *pump
 		return p
 	case LongPolling, JSONP:
 		h.Set("Content-Type", pollType(q))
-		p.header = string(appendHeader(nil, h))
+		p.header = HeaderLines(h)
 		return p
 	}
 	t := s.stream(q)
