@@ -1,0 +1,160 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/halley-comet/halley/engine"
+)
+
+// Append implements engine.Engine.
+func (l *Log) Append(ctx context.Context, b engine.Batch) (engine.Receipt, error) {
+	if l.isClosed() {
+		return engine.Receipt{}, engine.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return engine.Receipt{}, err
+	}
+	if err := check(&b); err != nil {
+		return engine.Receipt{}, err
+	}
+	r := newRequest(&b)
+	if r.cost > maxBatch || l.opts.Limit > 0 && r.cost > l.opts.Limit {
+		return engine.Receipt{}, fmt.Errorf("disk: %w: it takes %d bytes", engine.ErrTooLarge, r.cost)
+	}
+	if l.fault.get() != nil {
+		return engine.Receipt{}, l.unavailable()
+	}
+	if !l.queue.add(r) {
+		return engine.Receipt{}, engine.ErrClosed
+	}
+	select {
+	case a := <-r.answer:
+		return a.receipt, a.err
+	case <-ctx.Done():
+		return engine.Receipt{}, ctx.Err()
+	case <-l.fault.stopped:
+		// The writer may never come to answer.
+		return engine.Receipt{}, l.unavailable()
+	}
+}
+
+func check(b *engine.Batch) error {
+	switch n := len(b.Messages); {
+	case n == 0:
+		return fmt.Errorf("disk: %w: empty batch", engine.ErrInvalid)
+	case n > engine.MaxBatch:
+		return fmt.Errorf("disk: %w: batch of %d messages, at most %d", engine.ErrInvalid, n, engine.MaxBatch)
+	case len(b.Key) > engine.MaxKey:
+		return fmt.Errorf("disk: %w: key of %d bytes, at most %d", engine.ErrInvalid, len(b.Key), engine.MaxKey)
+	}
+	for i := range b.Messages {
+		if err := b.Messages[i].Check(); err != nil {
+			return fmt.Errorf("disk: message %d of %d: %w", i+1, len(b.Messages), err)
+		}
+	}
+	return nil
+}
+
+const (
+	// maxBatch bounds a publisher's batch, by far below what Pebble takes.
+	maxBatch = 1 << 30
+	// maxGather is how many bytes of several publishers go into one batch.
+	maxGather = 8 << 20
+)
+
+// A request is a publisher's batch on its way to the writer.
+type request struct {
+	messages []*engine.Message
+	bodies   []body
+	key      string
+	digest   [32]byte
+	cost     int64
+	answer   chan answer // with room for the one there is
+}
+
+type answer struct {
+	receipt engine.Receipt
+	err     error
+}
+
+// newRequest encodes a batch, in its publisher's goroutine.
+func newRequest(b *engine.Batch) *request {
+	r := &request{key: b.Key, digest: b.Digest, answer: make(chan answer, 1)}
+	n := len(b.Messages)
+	r.messages, r.bodies = make([]*engine.Message, n), make([]body, n)
+	for i := range b.Messages {
+		m := new(engine.Message)
+		*m = b.Messages[i]
+		if m.ContentType == "" {
+			m.ContentType = "application/octet-stream"
+		}
+		// Data in a much larger array would hold memory that nothing counts.
+		if cap(m.Data) > 2*len(m.Data)+64 {
+			m.Data = bytes.Clone(m.Data)
+		}
+		r.messages[i], r.bodies[i] = m, encodeBody(m)
+		r.cost += cost(m.Channel, r.bodies[i].recordLen())
+	}
+	return r
+}
+
+// A queue holds the requests that wait for the writer. It needs no bound of its
+// own: each is held by a publisher that waits.
+type queue struct {
+	mu       sync.Mutex
+	requests []*request
+	closed   bool
+	wake     chan struct{} // has one when there is something new
+}
+
+func (q *queue) init() { q.wake = make(chan struct{}, 1) }
+
+// add reports false once the queue is closed.
+func (q *queue) add(r *request) bool {
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return false
+	}
+	q.requests = append(q.requests, r)
+	q.mu.Unlock()
+	q.ring()
+	return true
+}
+
+func (q *queue) ring() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take moves requests to the end of dst, until dst has maxGather bytes.
+func (q *queue) take(dst []*request) []*request {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var bytes int64
+	for _, r := range dst {
+		bytes += r.cost
+	}
+	n := 0
+	for n < len(q.requests) && (len(dst)+n == 0 || bytes+q.requests[n].cost <= maxGather) {
+		bytes += q.requests[n].cost
+		n++
+	}
+	dst = append(dst, q.requests[:n]...)
+	rest := copy(q.requests, q.requests[n:])
+	clear(q.requests[rest:])
+	q.requests = q.requests[:rest]
+	return dst
+}
+
+// close makes add refuse what comes.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+}

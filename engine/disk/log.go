@@ -1,0 +1,233 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/halley-comet/halley/engine"
+)
+
+// Errors of Open that callers branch on.
+var (
+	// ErrInUse means that another Log, of this process or another, has the
+	// directory open. The caller does not retry before that one is closed.
+	ErrInUse = errors.New("the directory is in use")
+	// ErrFormat means that the directory holds something else than a log, or a
+	// log of a format that this version does not know. It was not changed.
+	ErrFormat = errors.New("unknown format")
+	// ErrCorrupt means that a checksum or the structure of what was stored is
+	// wrong. Reading may return it too, wrapped with engine.ErrUnavailable.
+	ErrCorrupt = errors.New("corrupt")
+)
+
+// A Log is an engine.Engine on disk.
+type Log struct {
+	opts  Options
+	dir   string
+	epoch string
+	db    *pebble.DB
+	lock  *pebble.Lock
+	fault fault
+	tail  tail
+	end   atomic.Uint64 // stored under tail.mu, after its message was pushed
+	bell  bell          // rung after end has moved
+	queue queue
+	done  chan struct{} // closed by Close
+	// written is closed when the writer has ended.
+	written chan struct{}
+
+	reading sync.RWMutex // shared by who uses db; Close takes it
+	closing sync.Once
+
+	writer writer // its goroutine's alone
+	kept   kept   // what Stats tells
+}
+
+var _ engine.Engine = (*Log)(nil)
+
+const never = math.MaxInt64
+
+// Open opens the log in a directory, which it makes where there is none. The
+// error names the option that is wrong, or the path, as dir was given.
+func Open(dir string, opts Options) (*Log, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	l := &Log{opts: opts, dir: dir, done: make(chan struct{})}
+	l.queue.init()
+	l.fault.init()
+	if err := l.open(); err != nil {
+		l.release()
+		return nil, fmt.Errorf("disk: %s: %w", dir, err)
+	}
+	l.written = make(chan struct{})
+	go func() {
+		defer close(l.written)
+		l.write()
+	}()
+	return l, nil
+}
+
+func (l *Log) open() error {
+	if err := makeDir(l.opts.fs, l.dir); err != nil {
+		return err
+	}
+	lock, err := pebble.LockDirectory(l.dir, l.opts.fs)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInUse, err)
+	}
+	l.lock = lock
+	db, err := pebble.Open(l.dir, l.pebbleOptions())
+	if err != nil {
+		return damage(err)
+	}
+	l.db = db
+	if err := l.begin(); err != nil {
+		return err
+	}
+	if err := l.loadTail(); err != nil {
+		return err
+	}
+	return l.initWriter()
+}
+
+// release lets go of the directory.
+func (l *Log) release() error {
+	var err error
+	switch {
+	case l.fault.stuck.Load():
+		// Closing Pebble would wait for ever. Its goroutines and the
+		// directory's lock stay until the process ends.
+		return nil
+	case l.db != nil:
+		err = l.db.Close()
+	}
+	if l.lock != nil {
+		err = errors.Join(err, l.lock.Close())
+	}
+	return err
+}
+
+// End implements engine.Engine. It takes no lock.
+func (l *Log) End() engine.Cursor { return l.cursor(l.end.Load()) }
+
+func (l *Log) cursor(seq uint64) engine.Cursor { return engine.Cursor{Epoch: l.epoch, Seq: seq} }
+
+// Wait implements engine.Engine.
+func (l *Log) Wait(ctx context.Context, after engine.Cursor) error {
+	for {
+		if l.isClosed() {
+			return engine.ErrClosed
+		}
+		if l.End() != after {
+			return nil
+		}
+		rung := l.bell.listen()
+		if l.End() != after {
+			continue
+		}
+		select {
+		case <-rung:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.done:
+		}
+	}
+}
+
+// Close implements engine.Engine. What publishers had handed over by then is
+// stored, or its publisher gets ErrClosed. The error is of the last writes,
+// none of which anybody was told of.
+func (l *Log) Close() error {
+	var err error
+	l.closing.Do(func() {
+		l.queue.close()
+		close(l.done)
+		l.awaitWriter()
+		l.reading.Lock()
+		defer l.reading.Unlock()
+		err = l.endSession()
+		if e := l.release(); l.fault.get() == nil {
+			err = errors.Join(err, e)
+		}
+		l.tail.clear()
+		if err != nil {
+			err = fmt.Errorf("disk: %s: close: %w", l.dir, err)
+		}
+	})
+	return err
+}
+
+// awaitWriter waits until the writer has ended. On a disk that fails it may be
+// waiting for a flush or a compaction that will never succeed.
+func (l *Log) awaitWriter() {
+	select {
+	case <-l.written:
+		return
+	case <-l.fault.stopped:
+	}
+	select {
+	case <-l.written:
+	case <-time.After(stuckAfter):
+		l.fault.stuck.Store(true)
+	}
+}
+
+// stuckAfter is how long Close waits for the writer of a log that has stopped.
+const stuckAfter = 5 * time.Second
+
+func (l *Log) isClosed() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Stats tell what a log holds.
+type Stats struct {
+	Messages uint64 // kept
+	Bytes    int64  // what they take before compression, as Options.Limit counts
+	Oldest   uint64 // no message kept has a lower sequence
+	Newest   uint64 // the sequence of End
+	Disk     uint64 // bytes of all files
+}
+
+// Stats returns what the log holds now. After Close it returns zeros.
+func (l *Log) Stats() Stats {
+	l.reading.RLock()
+	defer l.reading.RUnlock()
+	if l.isClosed() {
+		return Stats{}
+	}
+	s := l.kept.get()
+	s.Newest, s.Disk = l.end.Load(), l.db.Metrics().DiskSpaceUsage()
+	return s
+}
+
+// kept is a copy of the writer's counts for others.
+type kept struct {
+	mu    sync.Mutex
+	stats Stats
+}
+
+func (k *kept) set(s *state) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stats = Stats{Messages: s.messages, Bytes: s.bytes, Oldest: s.oldest}
+}
+
+func (k *kept) get() Stats {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.stats
+}

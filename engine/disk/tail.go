@@ -1,0 +1,155 @@
+package disk
+
+import (
+	"sync"
+
+	"github.com/halley-comet/halley/engine"
+)
+
+const (
+	tailLen     = 8192
+	tailMessage = 256 // what a message takes in memory beside its data
+)
+
+// A tail is the newest messages of the log without a hole, those among them
+// that retention has removed included.
+type tail struct {
+	mu      sync.RWMutex
+	slots   []held // a ring: sequence s is at s & (len(slots)-1)
+	first   uint64 // the oldest held
+	next    uint64 // the one after the newest; first if none is held
+	bytes   int64
+	removed uint64 // the highest sequence that retention has removed of any
+}
+
+type held struct {
+	msg     *engine.Message
+	removed bool
+}
+
+func (t *tail) at(seq uint64) *held { return &t.slots[seq&uint64(len(t.slots)-1)] }
+
+func tailCost(m *engine.Message) int64 { return tailMessage + size(m) }
+
+// begin empties the tail. The next message has the sequence.
+func (t *tail) begin(next uint64) { t.first, t.next, t.slots = next, next, make([]held, 16) }
+
+// push adds the next message and lets go of the oldest over the bounds.
+func (t *tail) push(m *engine.Message, limit int64) {
+	if n := t.next - t.first; n == uint64(len(t.slots)) {
+		if n == tailLen {
+			t.evict()
+		} else {
+			t.grow()
+		}
+	}
+	*t.at(m.ID.Seq) = held{msg: m}
+	t.next++
+	t.bytes += tailCost(m)
+	for t.bytes > limit && t.next-t.first > 1 {
+		t.evict()
+	}
+}
+
+func (t *tail) grow() {
+	slots := make([]held, 2*len(t.slots))
+	for s := t.first; s < t.next; s++ {
+		slots[s&uint64(len(slots)-1)] = *t.at(s)
+	}
+	t.slots = slots
+}
+
+func (t *tail) evict() {
+	h := t.at(t.first)
+	t.bytes -= tailCost(h.msg)
+	*h = held{}
+	t.first++
+}
+
+// remove marks messages that retention has removed.
+func (t *tail) remove(seqs []uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, seq := range seqs {
+		t.removed = max(t.removed, seq)
+		if t.first <= seq && seq < t.next {
+			t.at(seq).removed = true
+		}
+	}
+}
+
+func (t *tail) clear() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.begin(1)
+	t.bytes = 0
+}
+
+// from tells whether the tail has all that follows the position. It is called
+// with mu held, and the position is not beyond End.
+func (t *tail) from(seq uint64) bool { return seq+1 >= t.first }
+
+// publish makes stored messages visible.
+func (l *Log) publish(messages []*engine.Message) {
+	l.tail.mu.Lock()
+	for _, m := range messages {
+		l.tail.push(m, l.opts.TailBytes)
+	}
+	l.end.Store(l.tail.next - 1)
+	l.tail.mu.Unlock()
+	l.bell.ring()
+}
+
+// Tail implements engine.Engine. The log holds its newest 8,192 messages, fewer
+// where they would take more than Options.TailBytes. After opening it holds
+// the newest engine.Recent, as far back as retention has made no hole.
+func (l *Log) Tail(after engine.Cursor, buf []*engine.Message) ([]*engine.Message, bool) {
+	if after.Epoch != l.epoch {
+		return buf, false
+	}
+	t := &l.tail
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	end := l.end.Load()
+	if after.Seq > end || !t.from(after.Seq) || l.isClosed() {
+		return buf, false
+	}
+	for seq := after.Seq + 1; seq <= end && len(buf) < cap(buf); seq++ {
+		buf = append(buf, t.at(seq).msg)
+	}
+	return buf, true
+}
+
+// loadTail reads the newest messages into the tail.
+func (l *Log) loadTail() error {
+	end := l.writer.state.end
+	l.end.Store(end)
+	it, err := l.db.NewIter(nil)
+	if err != nil {
+		return damage(err)
+	}
+	defer it.Close()
+	var newest []*engine.Message
+	seq := end
+	var bytes int64
+	for ok := it.SeekLT(messageKey(nil, end+1)); ok && len(newest) < engine.Recent; ok = it.Prev() {
+		if k := it.Key(); k[0] != messageKeys || lastUint64(k) != seq {
+			break
+		}
+		m, _, err := decodeRecord(it.Value(), seq)
+		if err != nil {
+			return err
+		}
+		m.ID.Epoch = l.epoch
+		if bytes += tailCost(m); bytes > l.opts.TailBytes {
+			break
+		}
+		newest = append(newest, m)
+		seq--
+	}
+	l.tail.begin(seq + 1)
+	for i := len(newest) - 1; i >= 0; i-- {
+		l.tail.push(newest[i], l.opts.TailBytes)
+	}
+	return damage(it.Error())
+}

@@ -1,0 +1,264 @@
+package disk
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/halley-comet/halley/engine"
+)
+
+const (
+	// trimStep is how many messages a step of retention removes at least, if
+	// there are so many. It takes some milliseconds of the writer's time.
+	trimStep = 512
+	// trimDelay is how long a channel may hold more than its rule says. What is
+	// removed together shares its records.
+	trimDelay = 50 * time.Millisecond
+)
+
+// due returns when there is something to remove, in Unix milliseconds.
+func (l *Log) due() int64 {
+	w := &l.writer
+	if l.overLimit() || w.forget.busy(&w.state, l.opts.maxTrims) {
+		return 0
+	}
+	t := min(w.trimAt, due(w.keys.next, milliseconds(l.opts.KeyWindow)))
+	for _, q := range w.ages {
+		t = min(t, due(q.next, q.age))
+	}
+	return t
+}
+
+// due adds, without going over what there is.
+func due(time, after int64) int64 {
+	if time > never-after {
+		return never
+	}
+	return time + after
+}
+
+// overLimit never lets the newest message go.
+func (l *Log) overLimit() bool {
+	w := &l.writer
+	return l.opts.Limit > 0 && w.bytes > l.opts.Limit && w.messages > 1
+}
+
+func (l *Log) markFull(channel string) {
+	w := &l.writer
+	w.full[channel] = struct{}{}
+	if w.trimAt == never {
+		w.trimAt = time.Now().Add(l.opts.delay).UnixMilli()
+	}
+}
+
+// loadFull finds the channels that were over their bounds when the log was last
+// open.
+func (l *Log) loadFull() error {
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: []byte{fullKeys}, UpperBound: []byte{fullKeys + 1}})
+	if err != nil {
+		return damage(err)
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		l.markFull(string(it.Key()[1:]))
+	}
+	return damage(it.Error())
+}
+
+// A trimming is one step of retention: a batch that removes messages and keys.
+type trimming struct {
+	log  *Log
+	b    *pebble.Batch
+	it   *pebble.Iterator // of what is on disk before the step
+	list *pebble.Iterator // the same, standing on the first message of at
+	at   *channel
+	left int // messages and keys that the step may still remove
+
+	removed []uint64
+	trims   map[string]uint64 // by trim record, what it must tell at least
+}
+
+// trim removes what retention says at the time now, up to a step. It does not
+// sync: what a crash brings back is removed again.
+func (l *Log) trim(now int64) error {
+	l.writer.channels.shrink(l.opts.channels)
+	t := &trimming{log: l, left: trimStep, trims: make(map[string]uint64)}
+	t.left = max(t.left, 2*l.writer.stored)
+	var err error
+	if t.it, err = l.db.NewIter(nil); err != nil {
+		return damage(err)
+	}
+	defer t.it.Close()
+	if t.list, err = t.it.Clone(pebble.CloneOptions{}); err != nil {
+		return damage(err)
+	}
+	defer t.list.Close()
+	t.b = l.db.NewBatch()
+	for _, step := range []func(*trimming, int64) error{
+		(*trimming).findOldest, (*trimming).expireKeys, (*trimming).trimOld, (*trimming).trimFull, (*trimming).trimLimit,
+		(*trimming).forget, (*trimming).record,
+	} {
+		if err := step(t, now); err != nil {
+			t.b.Close()
+			return err
+		}
+	}
+	if err := l.commit(t.b, pebble.NoSync); err != nil {
+		return err
+	}
+	l.kept.set(&l.writer.state)
+	l.tail.remove(t.removed)
+	return nil
+}
+
+// findOldest brings the state's oldest up to date, so that nobody walks over
+// what was removed and is not compacted yet.
+func (t *trimming) findOldest(int64) error {
+	w := &t.log.writer
+	if t.it.SeekGE(messageKey(nil, w.oldest)) && t.it.Key()[0] == messageKeys {
+		w.oldest = lastUint64(t.it.Key())
+	} else {
+		w.oldest = w.end + 1
+	}
+	return damage(t.it.Error())
+}
+
+// trimFull removes what channels hold over their count and bytes.
+func (t *trimming) trimFull(now int64) error {
+	w := &t.log.writer
+	if now < w.trimAt {
+		return nil
+	}
+	for name := range w.full {
+		ch, err := t.log.channel(name)
+		if err != nil {
+			return err
+		}
+		for ch.over() && t.left > 0 {
+			if err := t.removeFirst(ch); err != nil {
+				return err
+			}
+		}
+		if ch.over() {
+			return nil // the rest is for the next step
+		}
+		t.b.Delete(fullKey(nil, name), nil)
+		delete(w.full, name)
+	}
+	w.trimAt = never
+	return nil
+}
+
+// trimLimit removes the oldest messages of all while they take too much.
+func (t *trimming) trimLimit(int64) error {
+	w := &t.log.writer
+	if !t.log.overLimit() {
+		return nil
+	}
+	ok := t.it.SeekGE(messageKey(nil, w.oldest))
+	for ; ok && t.it.Key()[0] == messageKeys && t.left > 0 && t.log.overLimit(); ok = t.it.Next() {
+		seq := lastUint64(t.it.Key())
+		m, _, err := decodeRecord(t.it.Value(), seq)
+		if err != nil {
+			return err
+		}
+		ch, err := t.log.channel(m.Channel)
+		if err != nil {
+			return err
+		}
+		if done, err := t.removeThrough(ch, seq); err != nil || !done {
+			return err
+		}
+	}
+	return damage(t.it.Error())
+}
+
+// removeThrough removes a channel's messages up to a sequence. It reports
+// whether all of them are.
+func (t *trimming) removeThrough(ch *channel, seq uint64) (bool, error) {
+	for ch.count() > 0 && ch.next <= seq {
+		if t.left <= 0 {
+			return false, nil
+		}
+		if err := t.removeFirst(ch); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// removeFirst removes a channel's oldest message.
+func (t *trimming) removeFirst(ch *channel) error {
+	w := &t.log.writer
+	prefix := listPrefix(nil, ch.name, engine.Exact)
+	if t.at != ch {
+		t.list.SeekGE(appendUint64(prefix, ch.next))
+		t.at = ch
+	}
+	if !t.list.Valid() || !bytes.HasPrefix(t.list.Key(), prefix) {
+		return corrupt("channel %s: an entry from %d on is missing: %v", ch.name, ch.next, t.list.Error())
+	}
+	seq := lastUint64(t.list.Key())
+	var c count
+	if !c.decode(t.list.Value()) {
+		return corrupt("entry %d of channel %s: %x", seq, ch.name, t.list.Value())
+	}
+	m, rec, err := t.log.readMessage(seq)
+	if err != nil {
+		return err
+	}
+	if m == nil || m.Channel != ch.name {
+		return corrupt("message %d of channel %s is missing", seq, ch.name)
+	}
+
+	t.b.Delete(messageKey(nil, seq), nil)
+	t.b.Delete(t.list.Key(), nil)
+	t.note(ch.name, engine.Exact, seq)
+	for prefix, kind := range engine.Patterns(ch.name) {
+		t.note(prefix, kind, seq)
+		if prefix != "" || kind != engine.Below {
+			t.b.Delete(appendUint64(listPrefix(nil, prefix, kind), seq), nil)
+		}
+	}
+	if rec.age > 0 {
+		t.b.Delete(ageKey(nil, rec.age, seq), nil)
+	}
+	w.messages--
+	w.bytes -= cost(m.Channel, rec.len)
+	ch.first = c
+	ch.next = seq + 1
+	if t.list.Next() && bytes.HasPrefix(t.list.Key(), prefix) {
+		ch.next = lastUint64(t.list.Key())
+	}
+	t.removed = append(t.removed, seq)
+	t.left--
+	return damage(t.list.Error())
+}
+
+// note remembers that a list has had a message removed.
+func (t *trimming) note(name string, kind engine.PatternKind, seq uint64) {
+	k := string(trimKey(nil, name, kind))
+	t.trims[k] = max(t.trims[k], seq)
+}
+
+// record writes the trim records and the state.
+func (t *trimming) record(int64) error {
+	for k, seq := range t.trims {
+		old, err := t.log.get([]byte(k))
+		switch {
+		case err != nil:
+			return err
+		case old == nil:
+			t.log.writer.trims++
+		case len(old) != 8:
+			return corrupt("trim record %q: %x", k, old)
+		}
+		if old == nil || lastUint64(old) < seq {
+			t.b.Set([]byte(k), appendUint64(nil, seq), nil)
+		}
+	}
+	t.b.Set(stateKey, t.log.writer.state.append(nil), nil)
+	return nil
+}

@@ -1,0 +1,146 @@
+package disk
+
+import (
+	"bytes"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/halley-comet/halley/engine"
+)
+
+const (
+	minChunk = 4
+	maxChunk = 1024
+)
+
+// chunk is how many sequences a walk of the query reads at first: together the
+// walks read about what the page may hold.
+func chunk(q *engine.Query) int {
+	return min(max(2*q.Limit/len(q.Channels), minChunk), q.Limit+1, maxChunk/4)
+}
+
+// A walk goes over a list in one direction. It reads the sequences in chunks,
+// so that all walks of a query share one iterator: each of Pebble's holds
+// blocks and buffers of every level.
+type walk struct {
+	prefix   []byte
+	low      uint64 // what is still to be read lies between these, inclusive
+	high     uint64
+	backward bool
+	size     int
+	seqs     []uint64 // read, from i on not yet walked over
+	i        int
+	seq      uint64 // where it has come to
+	err      error
+}
+
+func newWalk(prefix []byte, low, high uint64, size int) *walk {
+	return &walk{prefix: prefix[:len(prefix):len(prefix)], low: low, high: high, size: size}
+}
+
+func newWalkBack(prefix []byte, low, high uint64, size int) *walk {
+	w := newWalk(prefix, low, high, size)
+	w.backward = true
+	return w
+}
+
+// next goes one message on. It moves the iterator only now and then.
+func (w *walk) next(it *pebble.Iterator) bool {
+	if w.i == len(w.seqs) {
+		w.read(it)
+		if len(w.seqs) == 0 {
+			return false
+		}
+	}
+	w.seq = w.seqs[w.i]
+	w.i++
+	return true
+}
+
+func (w *walk) read(it *pebble.Iterator) {
+	w.seqs, w.i = w.seqs[:0], 0
+	if w.low > w.high {
+		return
+	}
+	if w.backward {
+		ok := it.SeekLT(appendUint64(w.prefix, w.high+1))
+		for ; ok && w.take(it); ok = it.Prev() {
+		}
+	} else {
+		ok := it.SeekGE(appendUint64(w.prefix, w.low))
+		for ; ok && w.take(it); ok = it.Next() {
+		}
+	}
+	w.err = damage(it.Error())
+	if len(w.seqs) < w.size || w.err != nil {
+		w.high, w.low = 0, 1 // that was all
+	}
+	if w.err != nil {
+		w.seqs = w.seqs[:0]
+	}
+	w.size = min(2*w.size, maxChunk)
+}
+
+// take takes the iterator's entry, and reports false where the chunk or the
+// list ends.
+func (w *walk) take(it *pebble.Iterator) bool {
+	k := it.Key()
+	if len(w.seqs) == w.size || len(k) != len(w.prefix)+8 || !bytes.HasPrefix(k, w.prefix) {
+		return false
+	}
+	seq := lastUint64(k)
+	if seq < w.low || seq > w.high {
+		return false
+	}
+	w.seqs = append(w.seqs, seq)
+	if w.backward {
+		w.high = seq - 1
+	} else {
+		w.low = seq + 1
+	}
+	return true
+}
+
+// A walkHeap merges walks that stand on a message each: the next one in the
+// direction is that of the first walk.
+type walkHeap struct {
+	walks    []*walk
+	backward bool
+}
+
+func (h *walkHeap) init() {
+	for i := len(h.walks)/2 - 1; i >= 0; i-- {
+		h.down(i)
+	}
+}
+
+// step moves the first walk on.
+func (h *walkHeap) step(it *pebble.Iterator) error {
+	w := h.walks[0]
+	if !w.next(it) {
+		if w.err != nil {
+			return w.err
+		}
+		last := len(h.walks) - 1
+		h.walks[0] = h.walks[last]
+		h.walks = h.walks[:last]
+	}
+	h.down(0)
+	return nil
+}
+
+func (h *walkHeap) down(i int) {
+	for {
+		next := i
+		for c := 2*i + 1; c <= 2*i+2 && c < len(h.walks); c++ {
+			if (h.walks[c].seq < h.walks[next].seq) != h.backward && h.walks[c].seq != h.walks[next].seq {
+				next = c
+			}
+		}
+		if next == i {
+			return
+		}
+		h.walks[i], h.walks[next] = h.walks[next], h.walks[i]
+		i = next
+	}
+}
