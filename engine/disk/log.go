@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -29,17 +30,22 @@ var (
 
 // A Log is an engine.Engine on disk.
 type Log struct {
-	opts  Options
-	dir   string
-	epoch string
-	db    *pebble.DB
-	lock  *pebble.Lock
-	fault fault
-	tail  tail
-	end   atomic.Uint64 // stored under tail.mu, after its message was pushed
-	bell  bell          // rung after end has moved
-	queue queue
-	done  chan struct{} // closed by Close
+	opts   Options
+	dir    string
+	epoch  string
+	db     *pebble.DB
+	caches caches
+	gate   gate
+	lock   *pebble.Lock
+	// What Open found.
+	opened Opened
+	last   session // the record of the session before
+	fault  fault
+	tail   tail
+	end    atomic.Uint64 // stored under tail.mu, after its message was pushed
+	bell   bell          // rung after end has moved
+	queue  queue
+	done   chan struct{} // closed by Close
 	// written is closed when the writer has ended.
 	written chan struct{}
 
@@ -61,7 +67,7 @@ func Open(dir string, opts Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{opts: opts, dir: dir, done: make(chan struct{})}
+	l := &Log{opts: opts, dir: dir, done: make(chan struct{}), opened: Opened{New: true}}
 	l.queue.init()
 	l.fault.init()
 	if err := l.open(); err != nil {
@@ -77,27 +83,76 @@ func Open(dir string, opts Options) (*Log, error) {
 }
 
 func (l *Log) open() error {
-	if err := makeDir(l.opts.fs, l.dir); err != nil {
-		return err
+	if !l.opts.ReadOnly {
+		if err := makeDir(l.opts.fs, l.dir); err != nil {
+			return err
+		}
 	}
 	lock, err := pebble.LockDirectory(l.dir, l.opts.fs)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return err
+	} else if err != nil {
 		return fmt.Errorf("%w: %w", ErrInUse, err)
 	}
 	l.lock = lock
-	db, err := pebble.Open(l.dir, l.pebbleOptions())
-	if err != nil {
-		return damage(err)
-	}
-	l.db = db
-	if err := l.begin(); err != nil {
+	l.caches.init(l.opts.CacheBytes)
+	if err := l.look(); err != nil {
 		return err
+	}
+	if !l.opts.ReadOnly {
+		if l.db, err = l.openForWriting(); err != nil {
+			return err
+		}
+		if err := l.begin(); err != nil {
+			return err
+		}
 	}
 	if err := l.loadTail(); err != nil {
 		return err
 	}
 	return l.initWriter()
 }
+
+// look reads what every opening reads, before anything is changed. So a log
+// that is damaged, or is none, stays as it was.
+func (l *Log) look() error {
+	desc, err := pebble.Peek(l.dir, l.opts.fs)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return err
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrFormat, err)
+	case !desc.Exists && l.opts.ReadOnly:
+		return fmt.Errorf("there is no log: %w", fs.ErrNotExist)
+	case !desc.Exists:
+		return nil
+	case desc.FormatMajorVersion > pebbleFormat:
+		return fmt.Errorf("%w: Pebble's %v, this is %v", ErrFormat, desc.FormatMajorVersion, pebbleFormat)
+	}
+	db, err := l.openForReading()
+	if err != nil {
+		return err
+	}
+	l.db = db
+	if err := l.recall(); err != nil {
+		return err
+	}
+	if l.opened.Cut, err = l.findTorn(); err != nil {
+		return err
+	}
+	if l.opts.ReadOnly {
+		if l.opened.New {
+			return fmt.Errorf("there is no log: %w", fs.ErrNotExist)
+		}
+		l.fault.set(errReadOnly)
+		return nil
+	}
+	l.db = nil
+	return damage(db.Close())
+}
+
+// errReadOnly is the fault of a log that is open for reading only.
+var errReadOnly = errors.New("it is open for reading only")
 
 // release lets go of the directory.
 func (l *Log) release() error {
@@ -109,6 +164,7 @@ func (l *Log) release() error {
 		return nil
 	case l.db != nil:
 		err = l.db.Close()
+		l.caches.release()
 	}
 	if l.lock != nil {
 		err = errors.Join(err, l.lock.Close())

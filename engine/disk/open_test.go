@@ -2,6 +2,8 @@ package disk
 
 import (
 	"errors"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,7 +73,98 @@ func edit(t *testing.T, fs vfs.FS, dir string, f func(db *pebble.DB) error) {
 	}
 }
 
-// TestMoved opens a log in another place, as after a backup is restored.
+// TestReadOnly wants a log that is open for reading to stay as it was, to the
+// byte.
+func TestReadOnly(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	_, err := Open(dir, Options{ReadOnly: true})
+	wantError(t, "Open of what is not there", err, fs.ErrNotExist)
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("Open for reading made the directory")
+	}
+	l, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := l.Opened(); found != (Opened{New: true}) {
+		t.Errorf("Opened of a new log: %+v", found)
+	}
+	publish(t, l, "a", 100)
+	end := l.End()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before := contents(t, dir)
+	l, err = Open(dir, Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(dir, Options{})
+	wantError(t, "Open while it is open for reading", err, ErrInUse)
+	_, err = l.Append(t.Context(), engine.Batch{Messages: []engine.Message{{Channel: "a"}}})
+	wantError(t, "Append", err, engine.ErrUnavailable)
+	if n := len(readAll(t, l, "a")); n != 100 || l.End() != end || l.Opened() != (Opened{}) {
+		t.Errorf("%d messages, end %v, want %v; %+v", n, l.End(), end, l.Opened())
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(contents(t, dir), before) {
+		t.Error("opening for reading changed files")
+	}
+}
+
+// contents returns what the files below a directory hold, by name.
+func contents(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		all[path] = string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestNewEpoch wants another epoch where sequences could be given out twice: in
+// a copy of the directory, and where it is asked for.
+func TestNewEpoch(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	open := func(dir string, opts Options) (epoch string, found Opened) {
+		t.Helper()
+		l, err := Open(dir, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		publish(t, l, "a", 1)
+		return l.End().Epoch, l.Opened()
+	}
+	first, _ := open(from, Options{})
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	if epoch, found := open(from, Options{}); epoch != first || found != (Opened{}) {
+		t.Errorf("opened again: epoch %s, was %s; %+v", epoch, first, found)
+	}
+	if dirIdentity(dir) == "" {
+		t.Log("copies cannot be told from their originals here")
+	} else if epoch, found := open(to, Options{}); epoch == first || found.NewEpoch == "" {
+		t.Errorf("a copy has the epoch %s of its original; %+v", epoch, found)
+	}
+	if epoch, found := open(from, Options{NewEpoch: true}); epoch == first || found.NewEpoch == "" {
+		t.Errorf("with NewEpoch: epoch %s, was %s; %+v", epoch, first, found)
+	}
+}
+
+// TestMoved opens a log in another place, which is the same log.
 func TestMoved(t *testing.T) {
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "a"), filepath.Join(dir, "b")

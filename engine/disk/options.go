@@ -76,8 +76,20 @@ type Options struct {
 	// all readers. Zero means 64 MiB.
 	CacheBytes int64
 
-	fs       vfs.FS        // nil means the operating system's
-	bootID   func() string // nil means the kernel's
+	// ReadOnly opens a log without changing anything. There has to be one.
+	// Append returns engine.ErrUnavailable. The directory is locked all the
+	// same.
+	ReadOnly bool
+
+	// NewEpoch begins a new epoch, so that every cursor from before is a gap.
+	// It is for whoever changes what the log holds beside Append. Open does it
+	// by itself where sequences could be given out twice: see [Opened].
+	NewEpoch bool
+
+	fs     vfs.FS        // nil means the operating system's
+	bootID func() string // nil means the kernel's
+	// What tells a directory from its copies; nil means dirIdentity.
+	identity func(dir string) string
 	delay    time.Duration // how long a channel may be over its bounds; 0 means trimDelay
 	maxTrims uint64        // lists whose removals are remembered; 0 means maxTrims
 	channels int           // that the writer has in memory; 0 means maxChannels
@@ -133,6 +145,12 @@ func (o Options) withDefaults() (Options, error) {
 	o.maxTrims = cmp.Or(o.maxTrims, maxTrims)
 	o.delay = cmp.Or(o.delay, trimDelay)
 	o.channels = cmp.Or(o.channels, maxChannels)
+	if o.identity == nil {
+		o.identity = dirIdentity
+		if o.fs != nil {
+			o.identity = func(string) string { return "" }
+		}
+	}
 	if o.fs == nil {
 		o.fs = vfs.Default
 	}

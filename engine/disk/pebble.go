@@ -2,7 +2,10 @@ package disk
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"runtime"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -18,25 +21,111 @@ const (
 	walDir        = "wal" // where in the directory the write-ahead logs are
 )
 
-func (l *Log) pebbleOptions() *pebble.Options {
+// caches are what Pebble's openings share.
+//
+// They are Halley's own for what follows an Open that fails: what it
+// has begun in the background may go on, and would do so in a cache that Open
+// has dropped, which ends the process. One that is not dropped costs a few
+// megabytes, in a process that is about to end anyway.
+type caches struct {
+	blocks *pebble.Cache
+	tables *pebble.FileCache
+}
+
+const maxOpenTables = 1000
+
+func (s *caches) init(cacheBytes int64) {
+	s.blocks = pebble.NewCache(cacheBytes)
+	s.tables = pebble.NewFileCache(runtime.GOMAXPROCS(0), maxOpenTables)
+}
+
+func (s *caches) release() {
+	s.tables.Unref()
+	s.blocks.Unref()
+}
+
+// openForReading changes nothing, and begins nothing in the background.
+func (l *Log) openForReading() (*pebble.DB, error) {
+	// What is wrong is an error here, and no fault of a log in use.
+	none := new(fault)
+	none.init()
+	o := l.pebbleOptions(l.opts.fs, listener{none})
+	o.ReadOnly = true
+	db, err := pebble.Open(l.dir, o)
+	return db, damage(err)
+}
+
+func (l *Log) openForWriting() (db *pebble.DB, err error) {
 	note := listener{&l.fault}
+	o := l.pebbleOptions(files{l.opts.fs, l}, note)
+	o.EventListener = &pebble.EventListener{
+		BackgroundError: note.backgroundError,
+		DataCorruption:  note.corruption,
+	}
+	l.gate.ConcurrencyLimitScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
+	o.Experimental.CompactionScheduler = &l.gate
+	defer func() {
+		if r := recover(); r != nil {
+			db, err = nil, fmt.Errorf("open: %v", r)
+		}
+	}()
+	if db, err = pebble.Open(l.dir, o); err != nil {
+		return nil, damage(err)
+	}
+	l.gate.release()
+	return db, nil
+}
+
+func (l *Log) pebbleOptions(fs vfs.FS, note listener) *pebble.Options {
 	o := &pebble.Options{
-		FS:                 files{l.opts.fs, l},
+		FS:                 fs,
 		Lock:               l.lock,
 		WALDir:             pebble.MakeStoreRelativePath(l.opts.fs, walDir),
 		FormatMajorVersion: pebbleFormat,
-		CacheSize:          l.opts.CacheBytes,
+		Cache:              l.caches.blocks,
+		FileCache:          l.caches.tables,
 		MemTableSize:       memTableBytes,
 		Logger:             note,
-		EventListener: &pebble.EventListener{
-			BackgroundError: note.backgroundError,
-			DataCorruption:  note.corruption,
-		},
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	return o
+}
+
+// A gate lets no compaction begin before Open has returned. It never grants by
+// itself later: with one compaction at a time, which is Pebble's default, the
+// end of one is when the next may begin.
+type gate struct {
+	*pebble.ConcurrencyLimitScheduler
+	db     pebble.DBForCompaction
+	opened atomic.Bool
+}
+
+// Register implements pebble.CompactionScheduler.
+func (g *gate) Register(goroutines int, db pebble.DBForCompaction) {
+	g.db = db
+	g.ConcurrencyLimitScheduler.Register(goroutines, db)
+}
+
+// TrySchedule implements pebble.CompactionScheduler.
+func (g *gate) TrySchedule() (bool, pebble.CompactionGrantHandle) {
+	if !g.opened.Load() {
+		return false, nil
+	}
+	return g.ConcurrencyLimitScheduler.TrySchedule()
+}
+
+// release grants what was refused.
+func (g *gate) release() {
+	g.opened.Store(true)
+	ok, grant := g.ConcurrencyLimitScheduler.TrySchedule()
+	if !ok {
+		return
+	}
+	if waiting, _ := g.db.GetWaitingCompaction(); !waiting || !g.db.Schedule(grant) {
+		grant.Done()
+	}
 }
 
 // makeDir makes a directory with its parents, and syncs the entry of each in

@@ -15,35 +15,63 @@ import (
 )
 
 // A session is one time that the log is open. Its record tells the next one
-// whether anything acknowledged may be lost.
+// whether sequences may be given out twice.
 type session struct {
-	clean bool
+	ended ending
 	fsync Fsync
 	boot  string
+	place string // see dirIdentity
 }
+
+// An ending is how a session ended.
+type ending uint8
+
+const (
+	notEnded ending = iota // it goes on, or was killed
+	closed
+	copied // the record is that of a backup, which has not been opened yet
+)
 
 func (s session) encode() []byte {
-	b := []byte{0, byte(s.fsync)}
-	if s.clean {
-		b[0] = 1
-	}
-	return append(b, s.boot...)
+	b := append([]byte{byte(s.ended), byte(s.fsync)}, s.boot...)
+	return append(append(b, 0), s.place...)
 }
 
-// begin checks what the directory holds, finds the epoch and the state, and
-// records that the log is open.
-func (l *Log) begin() error {
+func (s *session) decode(b []byte) bool {
+	if len(b) < 2 || b[0] > byte(copied) || int(b[1]) >= len(fsyncNames) {
+		return false
+	}
+	boot, place, ok := strings.Cut(string(b[2:]), "\x00")
+	*s = session{ending(b[0]), Fsync(b[1]), boot, place}
+	return ok
+}
+
+// Opened tells what Open found in the directory.
+type Opened struct {
+	// New is set where there was no log.
+	New bool
+	// Unclean is set where the log had not been closed: its process or its
+	// machine went down.
+	Unclean bool
+	// Cut is how many bytes were cut from the end of the write-ahead log: of a
+	// write that a crash tore, and that nobody had been told of.
+	Cut int64
+	// NewEpoch tells why the log began a new epoch, "" if it did not. All
+	// cursors from before are gaps then.
+	NewEpoch string
+}
+
+// Opened tells what Open found.
+func (l *Log) Opened() Opened { return l.opened }
+
+// recall reads what the last session left, if there was one.
+func (l *Log) recall() error {
 	version, err := l.get(formatKey)
 	if err != nil {
 		return err
 	}
-	s := session{fsync: l.opts.Fsync, boot: l.opts.bootID()}
 	if version == nil {
-		if err := l.wantEmpty(); err != nil {
-			return err
-		}
-		l.epoch = newEpoch()
-		return l.record(s, true)
+		return l.wantEmpty()
 	}
 	if v := binary.BigEndian.Uint32(append(version, 0, 0, 0, 0)); len(version) != 4 || v != formatVersion {
 		return fmt.Errorf("%w: version %d, this is version %d", ErrFormat, v, formatVersion)
@@ -54,19 +82,15 @@ func (l *Log) begin() error {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
-	if !engine.ValidEpoch(string(epoch)) || len(last) < 2 || !l.writer.state.decode(counts) {
-		return fmt.Errorf("%w: epoch %q, session %q, state %q", ErrCorrupt, epoch, last, counts)
+	if !engine.ValidEpoch(string(epoch)) || !l.last.decode(last) || !l.writer.state.decode(counts) {
+		return corrupt("epoch %q, session %q, state %q", epoch, last, counts)
 	}
 	l.epoch = string(epoch)
-	// Without a boot id there is no telling whether the machine went down.
-	clean, sameBoot := last[0] == 1, s.boot != "" && string(last[2:]) == s.boot
-	if Fsync(last[1]) == Never && !clean && !sameBoot {
-		l.epoch = newEpoch()
-	}
-	return l.record(s, false)
+	l.opened = Opened{Unclean: l.last.ended == notEnded}
+	return nil
 }
 
-// wantEmpty makes sure that a log without a version is a new one.
+// wantEmpty makes sure that a store without a version is a new one.
 func (l *Log) wantEmpty() error {
 	it, err := l.db.NewIter(nil)
 	if err != nil {
@@ -77,6 +101,37 @@ func (l *Log) wantEmpty() error {
 		return fmt.Errorf("%w: a Pebble store that is no log", ErrFormat)
 	}
 	return damage(it.Error())
+}
+
+// begin finds the epoch, and records that the log is open.
+func (l *Log) begin() error {
+	s := session{fsync: l.opts.Fsync, boot: l.opts.bootID(), place: l.opts.identity(l.dir)}
+	if l.opened.New {
+		l.epoch = newEpoch()
+		return l.record(s, true)
+	}
+	if why := l.newEpoch(s); why != "" {
+		l.epoch, l.opened.NewEpoch = newEpoch(), why
+	}
+	return l.record(s, false)
+}
+
+// newEpoch tells why sequences might be given out twice if the epoch stayed, ""
+// if they cannot.
+func (l *Log) newEpoch(now session) string {
+	// Without a boot id there is no telling whether the machine went down.
+	sameBoot := now.boot != "" && l.last.boot == now.boot
+	switch {
+	case l.opts.NewEpoch:
+		return "asked for"
+	case l.last.ended == copied:
+		return "a backup"
+	case now.place != l.last.place && now.place != "" && l.last.place != "":
+		return "a copy of the directory"
+	case l.last.fsync == Never && l.last.ended == notEnded && !sameBoot:
+		return "the machine went down, and what it had was not synced"
+	}
+	return ""
 }
 
 // record writes what begin has found, and syncs it.
@@ -111,7 +166,7 @@ func (l *Log) endSession() error {
 		return nil
 	}
 	b := l.db.NewBatch()
-	b.Set(sessionKey, session{true, l.opts.Fsync, l.opts.bootID()}.encode(), nil)
+	b.Set(sessionKey, session{closed, l.opts.Fsync, l.opts.bootID(), l.opts.identity(l.dir)}.encode(), nil)
 	b.Set(stateKey, l.writer.state.append(nil), nil)
 	return l.commit(b, pebble.Sync)
 }

@@ -47,6 +47,7 @@ func TestTorn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	reported := 0 // openings that told of a torn write
 	// open returns how many messages there are, with what has been made of the
 	// write-ahead log.
 	open := func(wal []byte) (uint64, error) {
@@ -64,6 +65,11 @@ func TestTorn(t *testing.T) {
 		}
 		defer l.Close()
 		end := l.End().Seq
+		if found := l.Opened(); found.New || !found.Unclean || found.NewEpoch != "" {
+			t.Errorf("Opened after a crash: %+v", found)
+		} else if found.Cut > 0 {
+			reported++
+		}
 		if n := len(readAll(t, l, "a")); uint64(n) != end || end%size != 0 {
 			t.Errorf("a torn log has %d messages, its end is %d", n, end)
 		}
@@ -82,8 +88,16 @@ func TestTorn(t *testing.T) {
 		}
 		last = n
 	}
+	// Some cuts are between batches.
+	if reported < 60 {
+		t.Errorf("only %d openings told of a torn write", reported)
+	}
+	reported = 0
 	if n, err := open(whole); n != batches*size || err != nil {
 		t.Errorf("the whole log has %d messages, %v, want %d", n, err, batches*size)
+	}
+	if reported != 0 {
+		t.Error("opening a whole log told of a torn write")
 	}
 	for at := 100; at < len(whole)-3*32<<10; at += len(whole) / 31 {
 		wal := bytes.Clone(whole)
