@@ -2,7 +2,9 @@ package disk
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,7 +14,12 @@ import (
 	"github.com/halley-comet/halley/engine"
 )
 
-var payload = make([]byte, 200)
+// payload is text, as much as is published: it compresses, but not to nothing.
+var payload = func() []byte {
+	b := make([]byte, 150)
+	rand.NewChaCha8([32]byte{1}).Read(b)
+	return base64.StdEncoding.AppendEncode(nil, b)
+}()
 
 // BenchmarkAppend publishes messages of 200 bytes to 100 channels of two
 // segments, each publisher waiting for its receipt. "pebble" is the same

@@ -23,6 +23,7 @@ type channel struct {
 	first, last count
 	next        uint64 // no message of it with a lower sequence is kept
 	used        *list.Element
+	fresh       entry // of the group that is being made; empty if it has none
 }
 
 func (c *channel) count() uint64 { return c.last.messages - c.first.messages }
@@ -91,21 +92,22 @@ func (l *Log) load(ch *channel) error {
 	if len(trimmed) == 8 {
 		ch.next = lastUint64(trimmed) + 1
 	}
-	if !it.SeekGE(appendUint64(prefix, max(ch.next, l.writer.oldest))) {
-		return damage(it.Error())
+	var e entry
+	for ok := it.SeekGE(appendUint64(prefix, max(ch.next, l.writer.oldest))); ; ok = it.Next() {
+		if !ok {
+			return damage(it.Error())
+		}
+		if !e.decode(lastUint64(it.Key()), it.Value(), engine.Exact) {
+			return corrupt("entry %d of channel %s: %x", e.last, ch.name, it.Value())
+		}
+		if i := e.find(ch.next); i < len(e.seqs) {
+			ch.next, ch.first = e.seqs[i], e.before(i)
+			break
+		}
 	}
-	ch.next = lastUint64(it.Key())
-	if !ch.first.decode(it.Value()) {
-		return corrupt("entry %d of channel %s: %x", ch.next, ch.name, it.Value())
-	}
-	m, _, err := l.readMessage(ch.next)
-	if err != nil {
-		return err
-	}
-	ch.first.messages--
-	ch.first.bytes -= uint64(size(m))
-	if !it.Last() || !ch.last.decode(it.Value()) {
+	if !it.Last() || !e.decode(lastUint64(it.Key()), it.Value(), engine.Exact) {
 		return corrupt("last entry of channel %s: %v", ch.name, it.Error())
 	}
+	ch.last = e.cum
 	return nil
 }

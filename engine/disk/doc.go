@@ -21,10 +21,8 @@
 //
 // A retention rule that becomes tighter holds for a channel when it next gets
 // a message, and an age for messages that were stored while some age held for
-// their channel. There are no verify, export and import, and no backup of a
-// log in use. That a torn end was cut is not reported. What Pebble's background
-// work reports as an error stops the log for good, also where space is made
-// again: it has to be opened again.
+// their channel. What Pebble's background work reports as an error stops the
+// log for good, also where space is made again: it has to be opened again.
 //
 // # Goroutines
 //
@@ -39,17 +37,20 @@
 // what a channel or a pattern finds its messages by, named by a kind of one
 // byte (engine.PatternKind) and the name or the pattern's prefix, which hold
 // no zero byte. A message of a channel with n segments is in n+1 of them; the
-// list of all messages, of the pattern "**", is the messages themselves.
+// list of all messages, of the pattern "**", is the messages themselves. The
+// others have an entry for all that one commit added to them, or as many of it
+// as a group holds: see entry.go.
 //
 //	key                                    value
 //	0x01 "format"                          version, 4 bytes
 //	0x01 "epoch"                           the epoch
-//	0x01 "session"                         clean 1, mode 1, boot id: the rest
+//	0x01 "session"                         ending 1, mode 1, boot id, 0x00,
+//	                                       identity of the directory
 //	0x01 "state"                           end 8, time 8, messages 8, bytes 8,
 //	                                       oldest 8, floor 8, trims 8
 //	0x02 seq 8                             a message: see record.go
-//	0x03 kind 1 name 0x00 seq 8            of a channel: messages uvarint,
-//	                                       bytes uvarint; else nothing
+//	0x03 kind 1 name 0x00 seq 8            an entry of a list; seq is the last
+//	                                       of its group
 //	0x04 kind 1 name                       seq 8: the highest removed of a list
 //	0x05 age 8 seq 8                       time 8: the queue of what is kept for
 //	                                       so many milliseconds
@@ -57,9 +58,9 @@
 //	0x07 time 8 seq 8                      the key that was stored then
 //	0x08 channel                           nothing: it holds more than it may
 //
-// A channel's entry counts its messages and their sizes up to and with itself.
-// So what a channel holds is the difference between two entries, its first and
-// its last, and needs no record that every publish would rewrite.
+// A channel's entry counts the channel's messages and their sizes up to and
+// with itself. So what a channel holds is the difference between two entries,
+// its first and its last, and needs no record that every publish would rewrite.
 //
 // All that one publish or one step of retention writes goes into one batch of
 // Pebble's, which a crash leaves whole or not at all.

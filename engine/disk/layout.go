@@ -92,26 +92,6 @@ func (s *state) decode(b []byte) bool {
 	return true
 }
 
-// A count is the value of a channel's list entry.
-type count struct {
-	messages uint64
-	bytes    uint64
-}
-
-func (c count) append(dst []byte) []byte {
-	return binary.AppendUvarint(binary.AppendUvarint(dst, c.messages), c.bytes)
-}
-
-func (c *count) decode(b []byte) bool {
-	m, n := binary.Uvarint(b)
-	if n <= 0 {
-		return false
-	}
-	by, k := binary.Uvarint(b[n:])
-	*c = count{m, by}
-	return k > 0 && n+k == len(b)
-}
-
 // A storedKey is the value of an idempotency key.
 type storedKey struct {
 	digest [32]byte

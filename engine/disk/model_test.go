@@ -27,6 +27,7 @@ func TestModel(t *testing.T) {
 			maxTrims:  rapid.SampledFrom([]uint64{0, 3}).Draw(t, "trims"),
 			delay:     rapid.SampledFrom([]time.Duration{0, 1}).Draw(t, "delay"),
 			channels:  rapid.SampledFrom([]int{0, 2}).Draw(t, "cached"),
+			group:     rapid.SampledFrom([]int{0, 1, 7}).Draw(t, "group"),
 			Rules: []engine.RetentionRule{
 				{Pattern: "a/**", Retention: engine.Retention{Count: 2}},
 				{Pattern: "b/*", Retention: engine.Retention{Bytes: 30}},

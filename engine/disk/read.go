@@ -149,7 +149,7 @@ func (l *Log) readDisk(ctx context.Context, q *engine.Query) (engine.Page, error
 		}
 		trimmed = max(trimmed, min(removed, end))
 		page.Gap = page.Gap || known && removed > start
-		w := newWalk(listPrefix(nil, name, kind), max(start+1, low), end, chunk(q))
+		w := newWalk(listPrefix(nil, name, kind), kind, max(start+1, low), end, chunk(q))
 		if !w.next(it) {
 			if w.err != nil {
 				return page, w.err
@@ -158,7 +158,7 @@ func (l *Log) readDisk(ctx context.Context, q *engine.Query) (engine.Page, error
 		}
 		oldest = min(oldest, w.seq)
 		if q.Backward {
-			w = newWalkBack(w.prefix, w.seq, until, chunk(q))
+			w = newWalkBack(w.prefix, kind, w.seq, until, chunk(q))
 			if !w.next(it) {
 				if w.err != nil {
 					return page, w.err
@@ -248,12 +248,6 @@ func orDamage(it *pebble.Iterator, format string, args ...any) error {
 	return corrupt(format, args...)
 }
 
-// A recordInfo is what a record has beside its message.
-type recordInfo struct {
-	age int64
-	len int
-}
-
 // readMessage reads a message, nil if there is none. Its epoch is not set.
 func (l *Log) readMessage(seq uint64) (*engine.Message, recordInfo, error) {
 	var buf [9]byte
@@ -265,6 +259,5 @@ func (l *Log) readMessage(seq uint64) (*engine.Message, recordInfo, error) {
 		return nil, recordInfo{}, damage(err)
 	}
 	defer closer.Close()
-	m, age, err := decodeRecord(v, seq)
-	return m, recordInfo{age, len(v)}, err
+	return decodeRecord(v, seq)
 }

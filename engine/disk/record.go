@@ -3,7 +3,6 @@ package disk
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"hash/crc32"
 
 	"github.com/halley-comet/halley/engine"
@@ -18,11 +17,12 @@ import (
 //	trailer  age 8    milliseconds of the queue it is in, 0 for none
 //	         time 8   Unix milliseconds
 //	         seq 8
+//	         group 2  how many messages of its group follow: see entry.go
 //	         crc 4    CRC-32C of all before it
 //
 // The checksum is Halley's own, beside that of Pebble's blocks. It finds a
 // record that stands in the wrong place as well.
-const trailerLen = 8 + 8 + 8 + 4
+const trailerLen = 8 + 8 + 8 + 2 + 4
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -54,27 +54,36 @@ func appendString(dst []byte, s string) []byte {
 func (b body) recordLen() int { return len(b.bytes) + trailerLen }
 
 // put writes the record into dst, which has recordLen bytes.
-func (b body) put(dst []byte, age int64, m *engine.Message) {
+func (b body) put(dst []byte, age int64, m *engine.Message, last uint64) {
 	n := copy(dst, b.bytes)
 	t := dst[n:n:len(dst)]
 	t = appendUint64(appendUint64(appendUint64(t, uint64(age)), uint64(m.Time)), m.ID.Seq)
+	t = binary.BigEndian.AppendUint16(t, uint16(last-m.ID.Seq))
 	binary.BigEndian.AppendUint32(t, crc32.Update(b.crc, castagnoli, t))
 }
 
-// decodeRecord returns the message of a record that stands at the sequence,
-// but for its epoch, and the age of its queue. It keeps nothing of rec.
-func decodeRecord(rec []byte, seq uint64) (m *engine.Message, age int64, err error) {
+// A recordInfo is what a record has beside its message.
+type recordInfo struct {
+	age  int64  // milliseconds of its queue
+	last uint64 // of its group
+	len  int
+}
+
+// decodeRecord returns the message of a record that stands at the sequence, but
+// for its epoch. It keeps nothing of rec.
+func decodeRecord(rec []byte, seq uint64) (m *engine.Message, info recordInfo, err error) {
 	n := len(rec) - trailerLen
 	if n < 0 {
-		return nil, 0, fmt.Errorf("%w: message %d: record of %d bytes", ErrCorrupt, seq, len(rec))
+		return nil, info, corrupt("message %d: record of %d bytes", seq, len(rec))
 	}
 	t := rec[n:]
-	if crc32.Checksum(rec[:len(rec)-4], castagnoli) != binary.BigEndian.Uint32(t[24:]) {
-		return nil, 0, fmt.Errorf("%w: message %d: wrong checksum", ErrCorrupt, seq)
+	if crc32.Checksum(rec[:len(rec)-4], castagnoli) != binary.BigEndian.Uint32(t[26:]) {
+		return nil, info, corrupt("message %d: wrong checksum", seq)
 	}
 	if at := binary.BigEndian.Uint64(t[16:]); at != seq {
-		return nil, 0, fmt.Errorf("%w: message %d is in the place of %d", ErrCorrupt, at, seq)
+		return nil, info, corrupt("message %d is in the place of %d", at, seq)
 	}
+	info = recordInfo{int64(binary.BigEndian.Uint64(t)), seq + uint64(binary.BigEndian.Uint16(t[24:])), len(rec)}
 	m = &engine.Message{ID: engine.Cursor{Seq: seq}, Time: int64(binary.BigEndian.Uint64(t[8:]))}
 	d := decoder{rest: rec[:n]}
 	m.Channel, m.Type, m.ContentType = d.string(), d.string(), d.string()
@@ -88,10 +97,10 @@ func decodeRecord(rec []byte, seq uint64) (m *engine.Message, age int64, err err
 		d.bad = true
 	}
 	if d.bad {
-		return nil, 0, fmt.Errorf("%w: message %d: malformed record", ErrCorrupt, seq)
+		return nil, info, corrupt("message %d: malformed record", seq)
 	}
 	m.Data = bytes.Clone(d.rest)
-	return m, int64(binary.BigEndian.Uint64(t)), nil
+	return m, info, nil
 }
 
 type decoder struct {
@@ -129,8 +138,8 @@ func size(m *engine.Message) int64 {
 	return int64(n)
 }
 
-// cost is what a message takes on the disk, before compression: its record and
-// its entries in lists.
+// cost is what a message takes on the disk at most, before compression: its
+// record and its entries in lists, if it shares them with none.
 func cost(channel string, recordLen int) int64 {
 	const entry = 24 // kind, sequence and counts, with what Pebble adds to a key
 	n := recordLen + entry + len(channel) + entry

@@ -90,10 +90,10 @@ func (t *tail) clear() {
 func (t *tail) from(seq uint64) bool { return seq+1 >= t.first }
 
 // publish makes stored messages visible.
-func (l *Log) publish(messages []*engine.Message) {
+func (l *Log) publish(messages []stored) {
 	l.tail.mu.Lock()
 	for _, m := range messages {
-		l.tail.push(m, l.opts.TailBytes)
+		l.tail.push(m.Message, l.opts.TailBytes)
 	}
 	l.end.Store(l.tail.next - 1)
 	l.tail.mu.Unlock()

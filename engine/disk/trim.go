@@ -72,19 +72,29 @@ type trimming struct {
 	log  *Log
 	b    *pebble.Batch
 	it   *pebble.Iterator // of what is on disk before the step
-	list *pebble.Iterator // the same, standing on the first message of at
-	at   *channel
-	left int // messages and keys that the step may still remove
+	list *pebble.Iterator // the same, standing on first
+	left int              // messages and keys that the step may still remove
+
+	at    *channel
+	first entry // of at, with its first message
+	i     int   // where that is
 
 	removed []uint64
+	entries map[string]*change
 	trims   map[string]uint64 // by trim record, what it must tell at least
+}
+
+// A change is an entry from which messages were taken.
+type change struct {
+	kind engine.PatternKind
+	entry
 }
 
 // trim removes what retention says at the time now, up to a step. It does not
 // sync: what a crash brings back is removed again.
 func (l *Log) trim(now int64) error {
 	l.writer.channels.shrink(l.opts.channels)
-	t := &trimming{log: l, left: trimStep, trims: make(map[string]uint64)}
+	t := &trimming{log: l, left: trimStep, entries: make(map[string]*change), trims: make(map[string]uint64)}
 	t.left = max(t.left, 2*l.writer.stored)
 	var err error
 	if t.it, err = l.db.NewIter(nil); err != nil {
@@ -192,34 +202,30 @@ func (t *trimming) removeThrough(ch *channel, seq uint64) (bool, error) {
 // removeFirst removes a channel's oldest message.
 func (t *trimming) removeFirst(ch *channel) error {
 	w := &t.log.writer
-	prefix := listPrefix(nil, ch.name, engine.Exact)
 	if t.at != ch {
-		t.list.SeekGE(appendUint64(prefix, ch.next))
+		t.at = nil
+		prefix := listPrefix(nil, ch.name, engine.Exact)
+		if err := t.findFirst(ch, prefix, t.list.SeekGE(appendUint64(prefix, ch.next))); err != nil {
+			return err
+		}
 		t.at = ch
 	}
-	if !t.list.Valid() || !bytes.HasPrefix(t.list.Key(), prefix) {
-		return corrupt("channel %s: an entry from %d on is missing: %v", ch.name, ch.next, t.list.Error())
-	}
-	seq := lastUint64(t.list.Key())
-	var c count
-	if !c.decode(t.list.Value()) {
-		return corrupt("entry %d of channel %s: %x", seq, ch.name, t.list.Value())
-	}
+	seq, size := t.first.seqs[t.i], t.first.sizes[t.i]
 	m, rec, err := t.log.readMessage(seq)
 	if err != nil {
 		return err
 	}
-	if m == nil || m.Channel != ch.name {
+	if m == nil || m.Channel != ch.name || rec.last != t.first.last {
 		return corrupt("message %d of channel %s is missing", seq, ch.name)
 	}
 
 	t.b.Delete(messageKey(nil, seq), nil)
-	t.b.Delete(t.list.Key(), nil)
-	t.note(ch.name, engine.Exact, seq)
+	if err := t.unlist(ch.name, engine.Exact, seq, rec.last); err != nil {
+		return err
+	}
 	for prefix, kind := range engine.Patterns(ch.name) {
-		t.note(prefix, kind, seq)
-		if prefix != "" || kind != engine.Below {
-			t.b.Delete(appendUint64(listPrefix(nil, prefix, kind), seq), nil)
+		if err := t.unlist(prefix, kind, seq, rec.last); err != nil {
+			return err
 		}
 	}
 	if rec.age > 0 {
@@ -227,14 +233,60 @@ func (t *trimming) removeFirst(ch *channel) error {
 	}
 	w.messages--
 	w.bytes -= cost(m.Channel, rec.len)
-	ch.first = c
+	ch.first.messages++
+	ch.first.bytes += size
 	ch.next = seq + 1
-	if t.list.Next() && bytes.HasPrefix(t.list.Key(), prefix) {
-		ch.next = lastUint64(t.list.Key())
-	}
 	t.removed = append(t.removed, seq)
 	t.left--
-	return damage(t.list.Error())
+	if t.i++; ch.count() == 0 {
+		t.at = nil
+	} else if t.i < len(t.first.seqs) {
+		ch.next = t.first.seqs[t.i]
+	} else {
+		return t.findFirst(ch, listPrefix(nil, ch.name, engine.Exact), t.list.Next())
+	}
+	return nil
+}
+
+// findFirst finds the first message of a channel that is kept, from where the
+// list iterator is, if there it is ok.
+func (t *trimming) findFirst(ch *channel, prefix []byte, ok bool) error {
+	for ; ok && len(t.list.Key()) == len(prefix)+8 && bytes.HasPrefix(t.list.Key(), prefix); ok = t.list.Next() {
+		if !t.first.decode(lastUint64(t.list.Key()), t.list.Value(), engine.Exact) {
+			return corrupt("entry %d of channel %s: %x", t.first.last, ch.name, t.list.Value())
+		}
+		if t.i = t.first.find(ch.next); t.i < len(t.first.seqs) {
+			ch.next = t.first.seqs[t.i]
+			return nil
+		}
+	}
+	return orDamage(t.list, "channel %s: an entry from %d on is missing", ch.name, ch.next)
+}
+
+// unlist takes a message out of a list.
+func (t *trimming) unlist(name string, kind engine.PatternKind, seq, last uint64) error {
+	t.note(name, kind, seq)
+	if name == "" && kind == engine.Below {
+		return nil
+	}
+	w := &t.log.writer
+	w.key = appendUint64(listPrefix(w.key[:0], name, kind), last)
+	c, ok := t.entries[string(w.key)]
+	if !ok {
+		value, err := t.log.get(w.key)
+		if err != nil {
+			return err
+		}
+		c = &change{kind: kind}
+		if value == nil || !c.decode(last, value, kind) {
+			return corrupt("entry %x: %x", w.key, value)
+		}
+		t.entries[string(w.key)] = c
+	}
+	if !c.remove(seq) {
+		return corrupt("entry %x has no message %d", w.key, seq)
+	}
+	return nil
 }
 
 // note remembers that a list has had a message removed.
@@ -243,8 +295,15 @@ func (t *trimming) note(name string, kind engine.PatternKind, seq uint64) {
 	t.trims[k] = max(t.trims[k], seq)
 }
 
-// record writes the trim records and the state.
+// record writes the entries, the trim records and the state.
 func (t *trimming) record(int64) error {
+	for k, c := range t.entries {
+		if len(c.seqs) == 0 {
+			t.b.Delete([]byte(k), nil)
+		} else {
+			t.b.Set([]byte(k), c.appendValue(nil, c.kind), nil)
+		}
+	}
 	for k, seq := range t.trims {
 		old, err := t.log.get([]byte(k))
 		switch {

@@ -24,22 +24,24 @@ func chunk(q *engine.Query) int {
 // blocks and buffers of every level.
 type walk struct {
 	prefix   []byte
+	kind     engine.PatternKind
 	low      uint64 // what is still to be read lies between these, inclusive
 	high     uint64
 	backward bool
 	size     int
 	seqs     []uint64 // read, from i on not yet walked over
 	i        int
+	entry    entry  // that was read last
 	seq      uint64 // where it has come to
 	err      error
 }
 
-func newWalk(prefix []byte, low, high uint64, size int) *walk {
-	return &walk{prefix: prefix[:len(prefix):len(prefix)], low: low, high: high, size: size}
+func newWalk(prefix []byte, kind engine.PatternKind, low, high uint64, size int) *walk {
+	return &walk{prefix: prefix[:len(prefix):len(prefix)], kind: kind, low: low, high: high, size: size}
 }
 
-func newWalkBack(prefix []byte, low, high uint64, size int) *walk {
-	w := newWalk(prefix, low, high, size)
+func newWalkBack(prefix []byte, kind engine.PatternKind, low, high uint64, size int) *walk {
+	w := newWalk(prefix, kind, low, high, size)
 	w.backward = true
 	return w
 }
@@ -63,7 +65,8 @@ func (w *walk) read(it *pebble.Iterator) {
 		return
 	}
 	if w.backward {
-		ok := it.SeekLT(appendUint64(w.prefix, w.high+1))
+		// The first entry that ends at or after high may have some before it.
+		ok := it.SeekGE(appendUint64(w.prefix, w.high)) && w.has(it.Key()) || it.SeekLT(appendUint64(w.prefix, w.high))
 		for ; ok && w.take(it); ok = it.Prev() {
 		}
 	} else {
@@ -71,7 +74,9 @@ func (w *walk) read(it *pebble.Iterator) {
 		for ; ok && w.take(it); ok = it.Next() {
 		}
 	}
-	w.err = damage(it.Error())
+	if w.err == nil {
+		w.err = damage(it.Error())
+	}
 	if len(w.seqs) < w.size || w.err != nil {
 		w.high, w.low = 0, 1 // that was all
 	}
@@ -81,15 +86,50 @@ func (w *walk) read(it *pebble.Iterator) {
 	w.size = min(2*w.size, maxChunk)
 }
 
-// take takes the iterator's entry, and reports false where the chunk or the
-// list ends.
+// has tells whether the key is of an entry of the list.
+func (w *walk) has(key []byte) bool {
+	return len(key) == len(w.prefix)+8 && bytes.HasPrefix(key, w.prefix)
+}
+
+// take takes what the iterator's entry has of the range. It reports false where
+// the chunk, the range or the list ends.
 func (w *walk) take(it *pebble.Iterator) bool {
-	k := it.Key()
-	if len(w.seqs) == w.size || len(k) != len(w.prefix)+8 || !bytes.HasPrefix(k, w.prefix) {
+	if len(w.seqs) == w.size || !w.has(it.Key()) {
 		return false
 	}
-	seq := lastUint64(k)
-	if seq < w.low || seq > w.high {
+	last := lastUint64(it.Key())
+	if len(w.prefix) == 1 { // messages have keys of their own
+		return w.backward && last > w.high || w.add(last)
+	}
+	value, err := it.ValueAndErr()
+	if err != nil {
+		w.err = damage(err)
+		return false
+	}
+	if !w.entry.decode(last, value, w.kind) {
+		w.err = corrupt("entry %x: %x", it.Key(), value)
+		return false
+	}
+	seqs := w.entry.seqs
+	if w.backward {
+		for i := len(seqs) - 1; i >= 0; i-- {
+			if seqs[i] <= w.high && !w.add(seqs[i]) {
+				return false
+			}
+		}
+		return true
+	}
+	for _, seq := range seqs[w.entry.find(w.low):] {
+		if !w.add(seq) {
+			return false
+		}
+	}
+	return true
+}
+
+// add takes a sequence, and reports false where the chunk or the range ends.
+func (w *walk) add(seq uint64) bool {
+	if len(w.seqs) == w.size || seq < w.low || seq > w.high {
 		return false
 	}
 	w.seqs = append(w.seqs, seq)

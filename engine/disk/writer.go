@@ -2,6 +2,7 @@ package disk
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -20,8 +21,10 @@ type writer struct {
 	full     map[string]struct{} // channels that hold more than they may
 	trimAt   int64               // Unix ms of the next step for what is full
 	forget   forgetting
-	gathered int // requests in the last batch
-	stored   int // messages in the last batch
+	group    group
+	gathered int      // requests in the last batch
+	stored   int      // messages in the last batch
+	batch    []stored // used again
 	key      []byte
 }
 
@@ -30,6 +33,7 @@ type writer struct {
 func (l *Log) initWriter() error {
 	w := &l.writer
 	w.channels.init()
+	w.group.init()
 	w.full = make(map[string]struct{})
 	w.trimAt = never
 	if err := l.loadAges(); err != nil {
@@ -113,7 +117,6 @@ func (l *Log) store(requests []*request) {
 	w := &l.writer
 	w.channels.shrink(l.opts.channels)
 	answers := make([]answer, len(requests))
-	var messages []*engine.Message
 	fail := func(err error) {
 		for _, r := range requests {
 			r.answer <- answer{err: err}
@@ -123,8 +126,45 @@ func (l *Log) store(requests []*request) {
 		fail(l.unavailable())
 		return
 	}
-	w.stored = 0
 	b := l.db.NewBatchWithSize(batchSize(requests))
+	stored, err := l.assign(b, requests, answers)
+	if err == nil && len(stored) > 0 {
+		err = l.put(b, stored)
+	}
+	if err != nil {
+		l.fault.set(err)
+		b.Close()
+		fail(l.unavailable())
+		return
+	}
+	if w.stored = len(stored); w.stored == 0 {
+		b.Close()
+	} else {
+		b.Set(stateKey, w.state.append(nil), nil)
+		if err := l.commit(b, pebble.Sync); err != nil {
+			fail(l.unavailable())
+			return
+		}
+		l.kept.set(&w.state)
+		l.publish(stored)
+	}
+	clear(w.batch)
+	for i, r := range requests {
+		r.answer <- answers[i]
+	}
+}
+
+// A stored message has its place in the log.
+type stored struct {
+	*engine.Message
+	body body
+}
+
+// assign gives the requests' messages their places, and answers for each
+// request, but for those whose key was used before.
+func (l *Log) assign(b *pebble.Batch, requests []*request, answers []answer) ([]stored, error) {
+	w := &l.writer
+	all := w.batch[:0]
 	now := time.Now().UnixMilli()
 	fresh := make(map[string]storedKey) // keys of this batch
 	for i, r := range requests {
@@ -132,10 +172,7 @@ func (l *Log) store(requests []*request) {
 			k, ok, err := l.findKey(r.key, fresh)
 			switch {
 			case err != nil:
-				l.fault.set(err)
-				b.Close()
-				fail(l.unavailable())
-				return
+				return nil, err
 			case !ok || now >= k.time+milliseconds(l.opts.KeyWindow):
 			case k.digest != r.digest:
 				answers[i].err = fmt.Errorf("disk: %w", engine.ErrKeyReused)
@@ -150,36 +187,17 @@ func (l *Log) store(requests []*request) {
 		for j, m := range r.messages {
 			w.end++
 			m.ID, m.Time = l.cursor(w.end), w.time
-			if err := l.put(b, m, r.bodies[j]); err != nil {
-				l.fault.set(err)
-				b.Close()
-				fail(l.unavailable())
-				return
-			}
+			all = append(all, stored{m, r.bodies[j]})
 		}
 		if r.key != "" {
 			k := storedKey{r.digest, first, uint32(len(r.messages)), w.time}
 			fresh[r.key] = k
 			l.putKey(b, r.key, k)
 		}
-		messages = append(messages, r.messages...)
-		w.stored += len(r.messages)
 		answers[i].receipt = engine.Receipt{First: l.cursor(first), Count: len(r.messages), Time: w.time}
 	}
-	if len(messages) == 0 {
-		b.Close()
-	} else {
-		b.Set(stateKey, w.state.append(nil), nil)
-		if err := l.commit(b, pebble.Sync); err != nil {
-			fail(l.unavailable())
-			return
-		}
-		l.kept.set(&w.state)
-		l.publish(messages)
-	}
-	for i, r := range requests {
-		r.answer <- answers[i]
-	}
+	w.batch = all
+	return all, nil
 }
 
 func batchSize(requests []*request) int {
@@ -190,40 +208,107 @@ func batchSize(requests []*request) int {
 	return int(n)
 }
 
-// put writes a message and its entries in lists.
-func (l *Log) put(b *pebble.Batch, m *engine.Message, enc body) error {
+// put writes messages and their entries in lists.
+func (l *Log) put(b *pebble.Batch, messages []stored) error {
+	for g := range slices.Chunk(messages, l.opts.group) {
+		last := g[len(g)-1].ID.Seq
+		for _, m := range g {
+			if err := l.putMessage(b, m, last); err != nil {
+				return err
+			}
+		}
+		l.writer.group.put(b, last)
+	}
+	return nil
+}
+
+// putMessage writes a message, and notes it for the entries of its group.
+func (l *Log) putMessage(b *pebble.Batch, m stored, last uint64) error {
 	w := &l.writer
 	ch, err := l.channel(m.Channel)
 	if err != nil {
 		return err
 	}
 	age := milliseconds(ch.keep.Age)
-	op := b.SetDeferred(9, enc.recordLen())
+	op := b.SetDeferred(9, m.body.recordLen())
 	messageKey(op.Key[:0], m.ID.Seq)
-	enc.put(op.Value, age, m)
+	m.body.put(op.Value, age, m.Message, last)
 	if err := op.Finish(); err != nil {
 		return err
 	}
-	ch.add(size(m))
-	w.key = appendUint64(listPrefix(w.key[:0], m.Channel, engine.Exact), m.ID.Seq)
-	var value [20]byte
-	b.Set(w.key, ch.last.append(value[:0]), nil)
-	for prefix, kind := range engine.Patterns(m.Channel) {
-		if prefix == "" && kind == engine.Below {
-			continue
-		}
-		w.key = appendUint64(listPrefix(w.key[:0], prefix, kind), m.ID.Seq)
-		b.Set(w.key, nil, nil)
-	}
+	ch.add(size(m.Message))
+	w.group.add(ch, m.ID.Seq, size(m.Message))
 	if age > 0 {
 		b.Set(ageKey(w.key[:0], age, m.ID.Seq), appendUint64(nil, uint64(m.Time)), nil)
 		l.ageQueue(age).added(m.Time)
 	}
 	w.messages++
-	w.bytes += cost(m.Channel, enc.recordLen())
+	w.bytes += cost(m.Channel, m.body.recordLen())
 	if _, marked := w.full[m.Channel]; !marked && ch.over() {
 		b.Set(fullKey(w.key[:0], m.Channel), nil, nil)
 		l.markFull(m.Channel)
 	}
 	return nil
 }
+
+// A group is the entries of the messages that are being written.
+type group struct {
+	channels []*channel         // whose fresh entries are of the group
+	patterns map[pattern]*entry // whose prefixes are parts of channels' names
+	spare    []*entry
+	key, val []byte
+}
+
+func (g *group) init() { g.patterns = make(map[pattern]*entry) }
+
+func (g *group) add(ch *channel, seq uint64, size int64) {
+	e := &ch.fresh
+	if len(e.seqs) == 0 {
+		g.channels = append(g.channels, ch)
+	}
+	e.seqs, e.sizes = append(e.seqs, seq), append(e.sizes, uint64(size))
+	for prefix, kind := range engine.Patterns(ch.name) {
+		if prefix == "" && kind == engine.Below {
+			continue
+		}
+		p := pattern{prefix, kind}
+		e, ok := g.patterns[p]
+		if !ok {
+			if n := len(g.spare); n > 0 {
+				e, g.spare = g.spare[n-1], g.spare[:n-1]
+			} else {
+				e = new(entry)
+			}
+			g.patterns[p] = e
+		}
+		e.seqs = append(e.seqs, seq)
+	}
+}
+
+// put writes the entries, and forgets them.
+func (g *group) put(b *pebble.Batch, last uint64) {
+	set := func(name string, kind engine.PatternKind, e *entry) {
+		e.last = last
+		g.key = appendUint64(listPrefix(g.key[:0], name, kind), last)
+		g.val = e.appendValue(g.val[:0], kind)
+		b.Set(g.key, g.val, nil)
+		if e.seqs, e.sizes = e.seqs[:0], e.sizes[:0]; cap(e.seqs) > maxSpare {
+			*e = entry{}
+		}
+	}
+	for _, ch := range g.channels {
+		ch.fresh.cum = ch.last
+		set(ch.name, engine.Exact, &ch.fresh)
+	}
+	g.channels = g.channels[:0]
+	for p, e := range g.patterns {
+		set(p.prefix, p.kind, e)
+		if len(g.spare) < maxGroup {
+			g.spare = append(g.spare, e)
+		}
+	}
+	clear(g.patterns)
+}
+
+// maxSpare is how many messages an entry that is kept for later has room for.
+const maxSpare = 64
