@@ -115,6 +115,9 @@ func (c *crasher) check(l *Log) {
 	if end := l.End(); end.Epoch != c.epoch || end.Seq < c.end {
 		c.Fatalf("the log ends at %v, acknowledged was %s-%d", end, c.epoch, c.end)
 	}
+	if _, err := l.Verify(context.Background()); err != nil {
+		c.Fatal(err)
+	}
 	kept := make(map[uint64]bool)
 	seen := make(map[string]uint64)
 	var last uint64

@@ -66,6 +66,9 @@ func (m *model) open() {
 	}
 	m.log = l
 	m.check()
+	if _, err := l.Verify(context.Background()); err != nil {
+		m.Fatal(err)
+	}
 }
 
 // check wants the end where it was.
