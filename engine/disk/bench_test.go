@@ -24,7 +24,7 @@ var payload = func() []byte {
 // BenchmarkAppend publishes messages of 200 bytes to 100 channels of two
 // segments, each publisher waiting for its receipt. "pebble" is the same
 // number of writers that each commit 200 bytes with a sync to a bare Pebble,
-// which groups commits by itself.
+// which groups commits by itself: one key a message, and two.
 func BenchmarkAppend(b *testing.B) {
 	for _, mode := range []Fsync{Group, Always, Never} {
 		for _, n := range []int{1, 16, 256} {
@@ -41,15 +41,26 @@ func BenchmarkAppend(b *testing.B) {
 			})
 		}
 	}
-	for _, n := range []int{1, 16, 256} {
-		b.Run(fmt.Sprintf("pebble/publishers=%d", n), func(b *testing.B) {
-			db, err := pebble.Open(b.TempDir(), &pebble.Options{MemTableSize: memTableBytes, FormatMajorVersion: pebbleFormat, Logger: listener{}})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer db.Close()
-			concurrently(b, n, func(i int64) error { return db.Set(messageKey(nil, uint64(i)), payload, pebble.Sync) })
-		})
+	// A message under its sequence, and under its channel as well.
+	for _, keys := range []int{1, 2} {
+		for _, n := range []int{1, 16, 256} {
+			b.Run(fmt.Sprintf("pebble/keys=%d/publishers=%d", keys, n), func(b *testing.B) {
+				db, err := pebble.Open(b.TempDir(), &pebble.Options{MemTableSize: memTableBytes, FormatMajorVersion: pebbleFormat, Logger: listener{}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer db.Close()
+				concurrently(b, n, func(i int64) error {
+					batch := db.NewBatch()
+					defer batch.Close()
+					batch.Set(messageKey(nil, uint64(i)), payload, nil)
+					if keys == 2 {
+						batch.Set(appendUint64(listPrefix(nil, fmt.Sprint("chat/", i%100), engine.Exact), uint64(i)), nil, nil)
+					}
+					return batch.Commit(pebble.Sync)
+				})
+			})
+		}
 	}
 }
 

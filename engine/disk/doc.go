@@ -27,9 +27,10 @@
 // # Goroutines
 //
 // One goroutine, the writer, does all writing: it gathers what publishers have
-// queued into one batch, commits it, makes it visible, answers, and between
-// batches removes what retention says, some at a time. Pebble has goroutines
-// of its own for flushing and compaction. Close ends them all.
+// queued into one batch, hands it to Pebble, and between batches removes what
+// retention says, some at a time. Another waits until a batch is synced, makes
+// it visible and answers. Pebble has goroutines of its own for flushing and
+// compaction. Close ends them all.
 //
 // # Layout
 //

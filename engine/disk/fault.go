@@ -39,11 +39,34 @@ func (l *Log) unavailable() error {
 	return fmt.Errorf("disk: %s: %w: %w", l.dir, engine.ErrUnavailable, l.fault.get())
 }
 
+// apply hands a batch to Pebble, and does not wait until it is synced.
+func (l *Log) apply(b *pebble.Batch) error {
+	return l.try(func() error { return l.db.ApplyNoSyncWait(b, pebble.Sync) })
+}
+
+// sync waits until an applied batch is as safe as the log promises. It returns
+// nil only then, and else stops the log.
+func (l *Log) sync(b *pebble.Batch) error {
+	err := l.try(b.SyncWait)
+	if err != nil {
+		return err
+	}
+	return b.Close()
+}
+
 // commit commits a batch. It returns nil only if the batch is as safe as asked
 // for, and else stops the log.
-func (l *Log) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
+func (l *Log) commit(b *pebble.Batch, o *pebble.WriteOptions) error {
+	if err := l.try(func() error { return b.Commit(o) }); err != nil {
+		return err
+	}
+	return b.Close()
+}
+
+// try writes, unless the log has stopped. An error stops
+// it. No batch is used again then.
+func (l *Log) try(do func() error) (err error) {
 	if err := l.fault.get(); err != nil {
-		b.Close()
 		return err
 	}
 	defer func() {
@@ -53,14 +76,11 @@ func (l *Log) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
 			err = l.fault.get()
 		}
 	}()
-	if err := b.Commit(o); err != nil {
+	if err := do(); err != nil {
 		l.fault.set(err)
 	}
 	// Errors of the write-ahead log are told to the fault alone: see files.
-	if err := l.fault.get(); err != nil {
-		return err
-	}
-	return b.Close()
+	return l.fault.get()
 }
 
 // damage marks an error that tells of damage.

@@ -45,7 +45,11 @@ type Log struct {
 	end    atomic.Uint64 // stored under tail.mu, after its message was pushed
 	bell   bell          // rung after end has moved
 	queue  queue
-	done   chan struct{} // closed by Close
+	// What the writer has applied, on its way to be synced. There is room for
+	// none: one is synced while the writer makes the next.
+	syncing  chan *commit
+	inFlight atomic.Int64  // requests
+	done     chan struct{} // closed by Close
 	// written is closed when the writer has ended.
 	written chan struct{}
 
@@ -74,10 +78,14 @@ func Open(dir string, opts Options) (*Log, error) {
 		l.release()
 		return nil, fmt.Errorf("disk: %s: %w", dir, err)
 	}
-	l.written = make(chan struct{})
+	l.written, l.syncing = make(chan struct{}), make(chan *commit)
+	go func() {
+		defer close(l.syncing)
+		l.write()
+	}()
 	go func() {
 		defer close(l.written)
-		l.write()
+		l.acknowledge()
 	}()
 	return l, nil
 }

@@ -93,6 +93,7 @@ type Options struct {
 	delay    time.Duration // how long a channel may be over its bounds; 0 means trimDelay
 	maxTrims uint64        // lists whose removals are remembered; 0 means maxTrims
 	channels int           // that the writer has in memory; 0 means maxChannels
+	many     int           // requests in a commit from which two are under way
 	group    int           // messages that share entries at most; 0 means maxGroup
 }
 
@@ -146,6 +147,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.maxTrims = cmp.Or(o.maxTrims, maxTrims)
 	o.delay = cmp.Or(o.delay, trimDelay)
 	o.channels = cmp.Or(o.channels, maxChannels)
+	o.many = cmp.Or(o.many, 64)
 	o.group = cmp.Or(o.group, maxGroup)
 	if o.identity == nil {
 		o.identity = dirIdentity

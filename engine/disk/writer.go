@@ -3,6 +3,7 @@ package disk
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -22,10 +23,11 @@ type writer struct {
 	trimAt   int64               // Unix ms of the next step for what is full
 	forget   forgetting
 	group    group
-	gathered int      // requests in the last batch
-	stored   int      // messages in the last batch
-	batch    []stored // used again
+	gathered int // requests in the last batch
+	stored   int // messages in the last batch
 	key      []byte
+	// Commits that are not acknowledged.
+	unfinished sync.WaitGroup
 }
 
 // initWriter reads what the writer has to know from the beginning, which does
@@ -69,6 +71,8 @@ func (l *Log) write() {
 		now := time.Now().UnixMilli()
 		due := l.due()
 		if now >= due && l.fault.get() == nil {
+			// What is removed has been visible.
+			l.writer.unfinished.Wait()
 			if err := l.trim(now); err != nil {
 				l.fault.set(err)
 			}
@@ -93,12 +97,23 @@ func (l *Log) write() {
 // gather waits a little for other publishers, while there are fewer than the
 // last time: who was answered then is likely to publish again. So a publisher
 // that is alone does not wait.
+//
+// While many wait for a sync, whoever has come meanwhile is made ready for the
+// next one at once. Few share a sync.
 func (l *Log) gather(requests []*request, timer *time.Timer) []*request {
-	if len(requests) >= l.writer.gathered {
+	under := int(l.inFlight.Load())
+	if under+len(requests) >= l.opts.many {
 		return requests
 	}
-	timer.Reset(l.opts.GroupWait)
-	for len(requests) < l.writer.gathered {
+	enough := l.writer.gathered
+	if under > 0 {
+		l.writer.unfinished.Wait()
+		requests = l.queue.take(requests)
+	}
+	if len(requests) < enough {
+		timer.Reset(l.opts.GroupWait)
+	}
+	for len(requests) < enough {
 		select {
 		case <-l.queue.wake:
 			requests = l.queue.take(requests)
@@ -111,46 +126,77 @@ func (l *Log) gather(requests []*request, timer *time.Timer) []*request {
 	return requests
 }
 
-// store commits the requests in one batch, makes their messages visible and
-// answers.
+// A commit is what one batch of Pebble's stores.
+type commit struct {
+	batch    *pebble.Batch // nil if the requests were all stored before
+	stored   []stored
+	requests []*request
+	answers  []answer
+	state    state // with it
+}
+
+// fail answers with an error.
+func (c *commit) fail(err error) {
+	for _, r := range c.requests {
+		r.answer <- answer{err: err}
+	}
+}
+
+// store applies the requests in one batch, which acknowledge goes on with.
 func (l *Log) store(requests []*request) {
 	w := &l.writer
 	w.channels.shrink(l.opts.channels)
-	answers := make([]answer, len(requests))
-	fail := func(err error) {
-		for _, r := range requests {
-			r.answer <- answer{err: err}
-		}
-	}
+	c := &commit{requests: slices.Clone(requests), answers: make([]answer, len(requests))}
 	if l.fault.get() != nil {
-		fail(l.unavailable())
+		c.fail(l.unavailable())
 		return
 	}
-	b := l.db.NewBatchWithSize(batchSize(requests))
-	stored, err := l.assign(b, requests, answers)
-	if err == nil && len(stored) > 0 {
-		err = l.put(b, stored)
+	c.batch = l.db.NewBatchWithSize(batchSize(requests))
+	err := l.assign(c)
+	if err == nil {
+		err = l.put(c.batch, c.stored)
 	}
 	if err != nil {
 		l.fault.set(err)
-		b.Close()
-		fail(l.unavailable())
+		c.batch.Close()
+		c.fail(l.unavailable())
 		return
 	}
-	if w.stored = len(stored); w.stored == 0 {
-		b.Close()
+	if w.stored = len(c.stored); w.stored == 0 {
+		c.batch.Close()
+		c.batch = nil
 	} else {
-		b.Set(stateKey, w.state.append(nil), nil)
-		if err := l.commit(b, pebble.Sync); err != nil {
-			fail(l.unavailable())
+		c.batch.Set(stateKey, w.state.append(nil), nil)
+		c.state = w.state
+		if err := l.apply(c.batch); err != nil {
+			c.fail(l.unavailable())
 			return
 		}
-		l.kept.set(&w.state)
-		l.publish(stored)
 	}
-	clear(w.batch)
-	for i, r := range requests {
-		r.answer <- answers[i]
+	l.writer.unfinished.Add(1)
+	l.inFlight.Add(int64(len(requests)))
+	l.syncing <- c
+}
+
+// acknowledge waits until commits are synced, makes their messages visible and
+// answers, in the order of the log. A key that was used before is answered here
+// too: its first batch may be one that was still to be synced.
+func (l *Log) acknowledge() {
+	for c := range l.syncing {
+		if c.batch != nil {
+			if err := l.sync(c.batch); err != nil {
+				c.fail(l.unavailable())
+				l.writer.unfinished.Done()
+				continue
+			}
+			l.kept.set(&c.state)
+			l.publish(c.stored)
+		}
+		l.inFlight.Add(-int64(len(c.requests)))
+		for i, r := range c.requests {
+			r.answer <- c.answers[i]
+		}
+		l.writer.unfinished.Done()
 	}
 }
 
@@ -162,23 +208,22 @@ type stored struct {
 
 // assign gives the requests' messages their places, and answers for each
 // request, but for those whose key was used before.
-func (l *Log) assign(b *pebble.Batch, requests []*request, answers []answer) ([]stored, error) {
+func (l *Log) assign(c *commit) error {
 	w := &l.writer
-	all := w.batch[:0]
 	now := time.Now().UnixMilli()
 	fresh := make(map[string]storedKey) // keys of this batch
-	for i, r := range requests {
+	for i, r := range c.requests {
 		if r.key != "" {
 			k, ok, err := l.findKey(r.key, fresh)
 			switch {
 			case err != nil:
-				return nil, err
+				return err
 			case !ok || now >= k.time+milliseconds(l.opts.KeyWindow):
 			case k.digest != r.digest:
-				answers[i].err = fmt.Errorf("disk: %w", engine.ErrKeyReused)
+				c.answers[i].err = fmt.Errorf("disk: %w", engine.ErrKeyReused)
 				continue
 			default:
-				answers[i].receipt = engine.Receipt{First: l.cursor(k.first), Count: int(k.count), Time: k.time, Repeated: true}
+				c.answers[i].receipt = engine.Receipt{First: l.cursor(k.first), Count: int(k.count), Time: k.time, Repeated: true}
 				continue
 			}
 		}
@@ -187,17 +232,16 @@ func (l *Log) assign(b *pebble.Batch, requests []*request, answers []answer) ([]
 		for j, m := range r.messages {
 			w.end++
 			m.ID, m.Time = l.cursor(w.end), w.time
-			all = append(all, stored{m, r.bodies[j]})
+			c.stored = append(c.stored, stored{m, r.bodies[j]})
 		}
 		if r.key != "" {
 			k := storedKey{r.digest, first, uint32(len(r.messages)), w.time}
 			fresh[r.key] = k
-			l.putKey(b, r.key, k)
+			l.putKey(c.batch, r.key, k)
 		}
-		answers[i].receipt = engine.Receipt{First: l.cursor(first), Count: len(r.messages), Time: w.time}
+		c.answers[i].receipt = engine.Receipt{First: l.cursor(first), Count: len(r.messages), Time: w.time}
 	}
-	w.batch = all
-	return all, nil
+	return nil
 }
 
 func batchSize(requests []*request) int {
