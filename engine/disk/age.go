@@ -100,11 +100,31 @@ func (t *trimming) expire(q *ageQueue, seq uint64, time, now int64) (bool, error
 	case age == 0:
 		return true, nil
 	case now < due(time, age):
-		other := t.log.ageQueue(age)
-		other.added(time)
-		other.from = min(other.from, seq)
-		t.b.Set(ageKey(nil, age, seq), appendUint64(nil, uint64(time)), nil)
+		t.enqueue(age, seq, time)
 		return true, nil
 	}
 	return t.removeThrough(ch, seq)
+}
+
+// enqueue puts a message into another queue. The step's iterators do not see
+// it, so the queue is told of it at the end of the step.
+func (t *trimming) enqueue(age int64, seq uint64, time int64) {
+	t.b.Set(ageKey(nil, age, seq), appendUint64(nil, uint64(time)), nil)
+	t.enqueued = append(t.enqueued, enqueued{age, seq, time})
+}
+
+type enqueued struct {
+	age  int64
+	seq  uint64
+	time int64
+}
+
+// tellQueues tells queues what enqueue has put into them.
+func (t *trimming) tellQueues(int64) error {
+	for _, e := range t.enqueued {
+		q := t.log.ageQueue(e.age)
+		q.added(e.time)
+		q.from = min(q.from, e.seq)
+	}
+	return nil
 }

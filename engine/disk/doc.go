@@ -19,9 +19,7 @@
 //
 // # What is not there yet
 //
-// A retention rule that becomes tighter holds for a channel when it next gets
-// a message, and an age for messages that were stored while some age held for
-// their channel. What Pebble's background work reports as an error stops the
+// What Pebble's background work reports as an error stops the
 // log for good, also where space is made again: it has to be opened again.
 //
 // # Goroutines
@@ -49,6 +47,8 @@
 //	                                       identity of the directory
 //	0x01 "state"                           end 8, time 8, messages 8, bytes 8,
 //	                                       oldest 8, floor 8, trims 8
+//	0x01 "rules"                           a digest of the retention rules that
+//	                                       all channels were last looked at for
 //	0x02 seq 8                             a message: see record.go
 //	0x03 kind 1 name 0x00 seq 8            an entry of a list; seq is the last
 //	                                       of its group

@@ -26,6 +26,7 @@ var (
 	epochKey   = []byte("\x01epoch")
 	sessionKey = []byte("\x01session")
 	stateKey   = []byte("\x01state")
+	rulesKey   = []byte("\x01rules")
 )
 
 func appendUint64(dst []byte, v uint64) []byte { return binary.BigEndian.AppendUint64(dst, v) }

@@ -69,7 +69,7 @@ type Options struct {
 
 	// TailBytes bounds the newest messages that are held in memory for live
 	// readers, by their data, headers and some overhead. There are at most
-	// 8,192 of them. Zero means 64 MiB.
+	// 65,536 of them. Zero means 64 MiB.
 	TailBytes int64
 
 	// CacheBytes is the memory for blocks of tables that were read, shared by

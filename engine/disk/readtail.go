@@ -1,17 +1,19 @@
 package disk
 
 import (
+	"iter"
 	"math"
+	"slices"
 
 	"github.com/halley-comet/halley/engine"
 )
 
-// readTail answers a query from memory, where it begins within the tail.
+// readTail answers a query from memory, where it begins within the tail. It
+// looks at what the lists asked for have after the query's cursor.
 func (l *Log) readTail(q *engine.Query) (engine.Page, bool) {
 	if q.After.Epoch != l.epoch {
 		return engine.Page{}, false
 	}
-	match := newMatcher(q)
 	t := &l.tail
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -22,95 +24,62 @@ func (l *Log) readTail(q *engine.Query) (engine.Page, bool) {
 	}
 	var page engine.Page
 	var trimmed, oldest uint64 = 0, math.MaxUint64
-	full := false
-	f := filling{page: &page, q: q}
-	// What was removed lies anywhere in the range, and each tells of a gap; what
-	// was not is looked at as far as the page goes.
-	visit := func(seq uint64) {
-		h := t.at(seq)
-		if h.removed {
-			if matches, start := match.start(h.msg.Channel, after); matches {
+	var seqs []uint64
+	for i, c := range q.Channels {
+		start := after
+		if q.From != nil {
+			start = max(start, q.From[i])
+		}
+		prefix, kind := engine.SplitPattern(c)
+		for seq := range t.list(pattern{prefix, kind}, after) {
+			switch {
+			case t.at(seq).removed:
 				trimmed = max(trimmed, seq)
 				page.Gap = page.Gap || seq > start
+			case seq > start:
+				oldest = min(oldest, seq)
+				seqs = append(seqs, seq)
 			}
-			return
-		}
-		if page.More && oldest <= seq {
-			return
-		}
-		matches, start := match.start(h.msg.Channel, after)
-		if !matches || seq <= start {
-			return
-		}
-		oldest = min(oldest, seq)
-		switch {
-		case seq > until:
-		case full:
-			page.More = true
-		default:
-			full = f.add(h.msg)
 		}
 	}
-	if !q.Backward {
-		for seq := after + 1; seq <= end && !(page.More && seq > t.removed); seq++ {
-			visit(seq)
-		}
-	} else {
-		for seq := end; seq > after && !(page.More && t.removed <= after); seq-- {
-			visit(seq)
+	slices.Sort(seqs)
+	seqs = slices.Compact(seqs) // some are in several lists
+	n, ok := slices.BinarySearch(seqs, until)
+	if ok {
+		n++
+	}
+	seqs = seqs[:n]
+	if q.Backward {
+		slices.Reverse(seqs)
+	}
+	f := filling{page: &page, q: q}
+	for i, seq := range seqs {
+		if full := f.add(t.at(seq).msg); full {
+			page.More = i+1 < len(seqs)
+			break
 		}
 	}
 	l.finish(&page, q, trimmed, oldest, until)
 	return page, true
 }
 
-// A matcher finds what a channel is asked for by, in a time that does not grow
-// with the query.
-type matcher struct {
-	from  map[pattern]uint64
-	exact bool // there are channels
-	wild  bool // there are patterns
-}
-
-// A pattern is what engine.SplitPattern returns.
-type pattern struct {
-	prefix string
-	kind   engine.PatternKind
-}
-
-func newMatcher(q *engine.Query) matcher {
-	m := matcher{from: make(map[pattern]uint64, len(q.Channels))}
-	for i, c := range q.Channels {
-		prefix, kind := engine.SplitPattern(c)
-		var from uint64
-		if q.From != nil {
-			from = q.From[i]
-		}
-		p := pattern{prefix, kind}
-		if old, ok := m.from[p]; ok {
-			from = min(from, old)
-		}
-		m.from[p] = from
-		m.exact = m.exact || kind == engine.Exact
-		m.wild = m.wild || kind != engine.Exact
-	}
-	return m
-}
-
-// start tells whether the channel is asked for, and after which sequence.
-func (m *matcher) start(channel string, after uint64) (matches bool, start uint64) {
-	start = math.MaxUint64
-	if m.exact {
-		if from, ok := m.from[pattern{channel, engine.Exact}]; ok {
-			matches, start = true, from
-		}
-	}
-	if m.wild {
-		for prefix, kind := range engine.Patterns(channel) {
-			if from, ok := m.from[pattern{prefix, kind}]; ok {
-				matches, start = true, min(start, from)
+// list yields a list's sequences that follow after, from the newest on.
+func (t *tail) list(p pattern, after uint64) iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		if p.prefix == "" && p.kind == engine.Below {
+			for seq := t.next - 1; seq > after; seq-- {
+				if !yield(seq) {
+					return
+				}
 			}
+			return
+		}
+		for seq := t.newest[p]; seq > after; {
+			if !yield(seq) {
+				return
+			}
+			h := t.at(seq)
+			seq = h.before[h.list(p)]
 		}
 	}
-	return matches, max(start, after)
 }

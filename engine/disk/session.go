@@ -141,6 +141,9 @@ func (l *Log) record(s session, fresh bool) error {
 	b.Set(epochKey, []byte(l.epoch), nil)
 	b.Set(sessionKey, s.encode(), nil)
 	b.Set(stateKey, l.writer.state.append(nil), nil)
+	if fresh {
+		b.Set(rulesKey, rulesOf(&l.opts), nil)
+	}
 	if err := l.commit(b, pebble.Sync); err != nil || !fresh && s.fsync != Never {
 		return err
 	}

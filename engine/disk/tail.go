@@ -1,30 +1,70 @@
 package disk
 
 import (
+	"iter"
+	"strings"
 	"sync"
 
 	"github.com/halley-comet/halley/engine"
 )
 
 const (
-	tailLen     = 8192
-	tailMessage = 256 // what a message takes in memory beside its data
+	tailLen     = 1 << 16
+	tailMessage = 384 // what a message takes in memory beside its data
 )
 
 // A tail is the newest messages of the log without a hole, those among them
-// that retention has removed included.
+// that retention has removed included. Its messages are linked from the newest
+// to the oldest of each list, so that a reader comes by no other's.
 type tail struct {
-	mu      sync.RWMutex
-	slots   []held // a ring: sequence s is at s & (len(slots)-1)
-	first   uint64 // the oldest held
-	next    uint64 // the one after the newest; first if none is held
-	bytes   int64
-	removed uint64 // the highest sequence that retention has removed of any
+	mu     sync.RWMutex
+	slots  []held // a ring: sequence s is at s & (len(slots)-1)
+	first  uint64 // the oldest held
+	next   uint64 // the one after the newest; first if none is held
+	bytes  int64
+	newest map[pattern]uint64 // of each list but that of all
 }
 
 type held struct {
 	msg     *engine.Message
 	removed bool
+	before  []uint64 // the message before it in each of its lists, see lists
+}
+
+// A pattern is what engine.SplitPattern returns: it names a list.
+type pattern struct {
+	prefix string
+	kind   engine.PatternKind
+}
+
+// lists yields the lists of a channel, but for that of all.
+func lists(channel string) iter.Seq2[int, pattern] {
+	return func(yield func(int, pattern) bool) {
+		i := 0
+		if !yield(i, pattern{channel, engine.Exact}) {
+			return
+		}
+		for prefix, kind := range engine.Patterns(channel) {
+			if i++; prefix == "" && kind == engine.Below {
+				return
+			}
+			if !yield(i, pattern{prefix, kind}) {
+				return
+			}
+		}
+	}
+}
+
+// list returns which of its lists a message has as p.
+func (h *held) list(p pattern) int {
+	switch p.kind {
+	case engine.Exact:
+		return 0
+	case engine.One:
+		return 1
+	}
+	// Those of kind Below come from the longest to the shortest.
+	return 2 + strings.Count(h.msg.Channel[len(p.prefix)+1:], "/")
 }
 
 func (t *tail) at(seq uint64) *held { return &t.slots[seq&uint64(len(t.slots)-1)] }
@@ -32,7 +72,9 @@ func (t *tail) at(seq uint64) *held { return &t.slots[seq&uint64(len(t.slots)-1)
 func tailCost(m *engine.Message) int64 { return tailMessage + size(m) }
 
 // begin empties the tail. The next message has the sequence.
-func (t *tail) begin(next uint64) { t.first, t.next, t.slots = next, next, make([]held, 16) }
+func (t *tail) begin(next uint64) {
+	t.first, t.next, t.slots, t.newest = next, next, make([]held, 16), make(map[pattern]uint64)
+}
 
 // push adds the next message and lets go of the oldest over the bounds.
 func (t *tail) push(m *engine.Message, limit int64) {
@@ -43,7 +85,12 @@ func (t *tail) push(m *engine.Message, limit int64) {
 			t.grow()
 		}
 	}
-	*t.at(m.ID.Seq) = held{msg: m}
+	h := t.at(m.ID.Seq)
+	*h = held{msg: m, before: make([]uint64, 0, 2+strings.Count(m.Channel, "/"))}
+	for _, p := range lists(m.Channel) {
+		h.before = append(h.before, t.newest[p])
+		t.newest[p] = m.ID.Seq
+	}
 	t.next++
 	t.bytes += tailCost(m)
 	for t.bytes > limit && t.next-t.first > 1 {
@@ -62,6 +109,11 @@ func (t *tail) grow() {
 func (t *tail) evict() {
 	h := t.at(t.first)
 	t.bytes -= tailCost(h.msg)
+	for _, p := range lists(h.msg.Channel) {
+		if t.newest[p] == t.first {
+			delete(t.newest, p)
+		}
+	}
 	*h = held{}
 	t.first++
 }
@@ -71,7 +123,6 @@ func (t *tail) remove(seqs []uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, seq := range seqs {
-		t.removed = max(t.removed, seq)
 		if t.first <= seq && seq < t.next {
 			t.at(seq).removed = true
 		}
@@ -100,7 +151,7 @@ func (l *Log) publish(messages []stored) {
 	l.bell.ring()
 }
 
-// Tail implements engine.Engine. The log holds its newest 8,192 messages, fewer
+// Tail implements engine.Engine. The log holds its newest 65,536 messages, fewer
 // where they would take more than Options.TailBytes. After opening it holds
 // the newest engine.Recent, as far back as retention has made no hole.
 func (l *Log) Tail(after engine.Cursor, buf []*engine.Message) ([]*engine.Message, bool) {

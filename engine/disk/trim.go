@@ -21,7 +21,7 @@ const (
 // due returns when there is something to remove, in Unix milliseconds.
 func (l *Log) due() int64 {
 	w := &l.writer
-	if l.overLimit() || w.forget.busy(&w.state, l.opts.maxTrims) {
+	if l.overLimit() || w.sweep.from != nil || w.forget.busy(&w.state, l.opts.maxTrims) {
 		return 0
 	}
 	t := min(w.trimAt, due(w.keys.next, milliseconds(l.opts.KeyWindow)))
@@ -82,6 +82,8 @@ type trimming struct {
 	removed []uint64
 	entries map[string]*change
 	trims   map[string]uint64 // by trim record, what it must tell at least
+
+	enqueued []enqueued
 }
 
 // A change is an entry from which messages were taken.
@@ -107,8 +109,8 @@ func (l *Log) trim(now int64) error {
 	defer t.list.Close()
 	t.b = l.db.NewBatch()
 	for _, step := range []func(*trimming, int64) error{
-		(*trimming).findOldest, (*trimming).expireKeys, (*trimming).trimOld, (*trimming).trimFull, (*trimming).trimLimit,
-		(*trimming).forget, (*trimming).record,
+		(*trimming).findOldest, (*trimming).sweep, (*trimming).expireKeys, (*trimming).trimOld, (*trimming).trimFull, (*trimming).trimLimit,
+		(*trimming).forget, (*trimming).tellQueues, (*trimming).record,
 	} {
 		if err := step(t, now); err != nil {
 			t.b.Close()

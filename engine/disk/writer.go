@@ -22,6 +22,7 @@ type writer struct {
 	full     map[string]struct{} // channels that hold more than they may
 	trimAt   int64               // Unix ms of the next step for what is full
 	forget   forgetting
+	sweep    sweep
 	group    group
 	gathered int // requests in the last batch
 	stored   int // messages in the last batch
@@ -45,6 +46,9 @@ func (l *Log) initWriter() error {
 		return err
 	}
 	if err := l.loadFull(); err != nil {
+		return err
+	}
+	if err := l.loadSweep(); err != nil {
 		return err
 	}
 	l.kept.set(&w.state)

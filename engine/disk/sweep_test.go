@@ -1,0 +1,64 @@
+package disk
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/halley-comet/halley/engine"
+)
+
+// TestNewRules opens a log with tighter rules, which hold for channels that get
+// no more messages, and for what was stored before there was an age.
+func TestNewRules(t *testing.T) {
+	fs := vfs.NewMem()
+	open := func(rules ...engine.RetentionRule) *Log {
+		t.Helper()
+		l, err := Open("log", Options{fs: fs, Rules: rules})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	wait := func(l *Log, want uint64) {
+		t.Helper()
+		for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+			if got := l.Stats().Messages; got == want {
+				break
+			} else if time.Since(begin) > 10*time.Second {
+				t.Fatalf("%d messages are kept, want %d", got, want)
+			}
+		}
+		if _, err := l.Verify(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+	l := open()
+	for i := range 300 { // more than one step looks at
+		publish(t, l, fmt.Sprint("many/", i), 3)
+	}
+	publish(t, l, "old/a", 700)
+	publish(t, l, "other", 10)
+	l.Close()
+
+	l = open(engine.RetentionRule{Pattern: "many/*", Retention: engine.Retention{Count: 2}})
+	wait(l, 600+710)
+	l.Close()
+	l = open(engine.RetentionRule{Pattern: "old/*", Retention: engine.Retention{Age: time.Millisecond}},
+		engine.RetentionRule{Pattern: "many/*", Retention: engine.Retention{Bytes: 1}})
+	wait(l, 300+10)
+	page, err := l.Read(context.Background(), engine.Query{Channels: []string{"old/a"}, After: l.cursor(1)})
+	if err != nil || !page.Gap {
+		t.Errorf("Read of what was removed: gap %v, %v", page.Gap, err)
+	}
+	l.Close()
+	l = open(engine.RetentionRule{Pattern: "other", Retention: engine.Retention{Age: time.Hour}})
+	publish(t, l, "other", 1)
+	l.Close()
+	l = open(engine.RetentionRule{Pattern: "other", Retention: engine.Retention{Age: time.Millisecond}})
+	defer l.Close()
+	wait(l, 300)
+}
