@@ -1,0 +1,87 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/engine/disk"
+	"github.com/halley-comet/halley/engine/memory"
+)
+
+func (c *serveCmd) openEngine() (engine.Engine, error) {
+	switch c.Engine {
+	case "memory":
+		return memory.New(memory.Options{Limit: int64(c.MemoryLimit), Rules: c.rules()})
+	case "disk":
+		return c.openDisk()
+	}
+	return nil, fmt.Errorf("--engine %s is not in this version: disk and memory are", c.Engine)
+}
+
+func (c *serveCmd) openDisk() (*disk.Log, error) {
+	return openLog(c.DataDir, disk.Options{
+		Fsync: fsyncModes[c.Fsync],
+		Rules: c.rules(),
+		Limit: cmp.Or(int64(c.DiskLimit), -1),
+		// Who follows the log reads from the one, who comes back to it after a
+		// while from the other.
+		TailBytes:  int64(c.MemoryLimit) / 2,
+		CacheBytes: int64(c.MemoryLimit) / 2,
+	})
+}
+
+var fsyncModes = map[string]disk.Fsync{"always": disk.Always, "group": disk.Group, "never": disk.Never}
+
+// openLog opens the log in a directory. One that it makes is for its owner
+// alone: who can read it can read every message.
+func openLog(dir string, o disk.Options) (*disk.Log, error) {
+	if dir == "" {
+		return nil, errors.New("--data-dir is empty")
+	}
+	_, err := os.Stat(dir)
+	made := errors.Is(err, os.ErrNotExist)
+	log, err := disk.Open(dir, o)
+	if errors.Is(err, disk.ErrInUse) {
+		return nil, fmt.Errorf("--data-dir %s: %w by another process", absolute(dir), disk.ErrInUse)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--data-dir: %w", err)
+	}
+	if made {
+		if err := os.Chmod(dir, 0o700); err != nil {
+			return nil, errors.Join(fmt.Errorf("--data-dir: %w", err), log.Close())
+		}
+	}
+	return log, nil
+}
+
+// rules are the policies' retention, and what holds for all other channels.
+func (c *serveCmd) rules() []engine.RetentionRule {
+	otherwise := engine.Retention{Count: c.RetainCount, Age: c.RetainAge, Bytes: int64(c.RetainBytes)}
+	var rules []engine.RetentionRule
+	for _, p := range c.policies {
+		rules = append(rules, p.rule(otherwise))
+	}
+	// A rule, since in Options no bound at all would mean the default.
+	return append(rules, engine.RetentionRule{Pattern: "**", Retention: otherwise})
+}
+
+// place says where the messages are.
+func (c *serveCmd) place() string {
+	if c.Engine != "disk" {
+		return "engine " + c.Engine
+	}
+	return "engine disk, data in " + absolute(c.DataDir)
+}
+
+// absolute is for messages: a relative path says little in a server's log.
+func absolute(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		return abs
+	}
+	return dir
+}
