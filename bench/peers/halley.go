@@ -59,7 +59,7 @@ func (h *Halley) Start(o Options) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"serve", "--listen", addr.String()}
+	args := []string{"serve", "--listen", addr.String(), "--engine", "memory"}
 	if h.Epoll {
 		args = append(args, "--no-io-uring")
 	}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -23,7 +25,7 @@ func (c *serveCmd) openEngine() (engine.Engine, error) {
 }
 
 func (c *serveCmd) openDisk() (*disk.Log, error) {
-	return openLog(c.DataDir, disk.Options{
+	log, err := openLog(c.DataDir, disk.Options{
 		Fsync: fsyncModes[c.Fsync],
 		Rules: c.rules(),
 		Limit: cmp.Or(int64(c.DiskLimit), -1),
@@ -32,6 +34,31 @@ func (c *serveCmd) openDisk() (*disk.Log, error) {
 		TailBytes:  int64(c.MemoryLimit) / 2,
 		CacheBytes: int64(c.MemoryLimit) / 2,
 	})
+	if err == nil {
+		tellOpened(log)
+	}
+	return log, err
+}
+
+// tellOpened warns of what an operator may want to look into.
+func tellOpened(log *disk.Log) {
+	found := log.Opened()
+	if found.Unclean {
+		slog.Warn("halley: the log was not closed the last time: its process or its machine went down, or it had stopped", "cut_bytes", found.Cut)
+	}
+	if found.NewEpoch != "" {
+		slog.Warn("halley: the log begins a new epoch, which clients from before are told as a gap", "why", found.NewEpoch)
+	}
+}
+
+// tellStopped says so if the log stops before ctx ends. Publishers are refused
+// from then on, and only the reason tells what is to be done.
+func tellStopped(ctx context.Context, log *disk.Log) {
+	select {
+	case <-log.Stopped():
+		slog.Error("halley: the log has stopped: it takes no messages until the server is started again", "error", log.Err())
+	case <-ctx.Done():
+	}
 }
 
 var fsyncModes = map[string]disk.Fsync{"always": disk.Always, "group": disk.Group, "never": disk.Never}

@@ -46,7 +46,7 @@ func program(ts *testscript.TestScript, args ...string) *exec.Cmd {
 		}
 		cmd := exec.Command(path, args...)
 		cmd.Dir = ts.MkAbs(".")
-		for _, name := range []string{"HOME", "PATH", "TMPDIR", "HALLEY_URL", "HALLEY_HEARTBEAT", "HALLEY_CONFIG", "HALLEY_RETAIN_COUNT"} {
+		for _, name := range []string{"HOME", "PATH", "TMPDIR", "HALLEY_URL", "HALLEY_HEARTBEAT", "HALLEY_CONFIG", "HALLEY_RETAIN_COUNT", "HALLEY_DATA_DIR"} {
 			cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 			if ts.Getenv(name) == "" {
 				cmd.Env = cmd.Env[:len(cmd.Env)-1]
