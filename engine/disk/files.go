@@ -2,12 +2,14 @@ package disk
 
 import (
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// files is the file system as Pebble gets it. It bends three things.
+// files is the file system as Pebble gets it. It bends three things, for all
+// but the files of a backup (see backups).
 //
 // An error of the write-ahead log never reaches Pebble, which would panic, at
 // one place with a mutex in a state that ends the process. It sets the fault
@@ -32,8 +34,21 @@ type files struct {
 
 func (f files) Unwrap() vfs.FS { return f.FS }
 
+// Open implements vfs.FS. Of a write-ahead log that is being written, which a
+// backup reads, it opens what is written by now.
+func (f files) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	file, err := f.FS.Open(name, opts...)
+	if w, ok := f.log.backups.logs.Load(name); ok && err == nil {
+		return &wholePart{file, w.(*logFile).written.Load()}, nil
+	}
+	return file, err
+}
+
 // Create implements vfs.FS.
 func (f files) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if copying := f.log.backups.has(f.FS, name); copying != nil {
+		return copyFS{f.FS, copying}.Create(name, c)
+	}
 	return f.create(name, func() (vfs.File, error) { return f.FS.Create(name, c) })
 }
 
@@ -44,6 +59,9 @@ func (f files) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vfs.Fil
 
 // OpenDir implements vfs.FS.
 func (f files) OpenDir(name string) (vfs.File, error) {
+	if copying := f.log.backups.has(f.FS, name); copying != nil {
+		return copyFS{f.FS, copying}.OpenDir(name)
+	}
 	dir, err := f.FS.OpenDir(name)
 	if err != nil {
 		return nil, err
@@ -68,7 +86,7 @@ func (f files) create(name string, create func() (vfs.File, error)) (vfs.File, e
 		}
 		return nil, err
 	} else if err != nil {
-		return &logFile{vfs.NewMemFile(nil), f.log}, nil
+		return &logFile{File: vfs.NewMemFile(nil), log: f.log}, nil
 	}
 	file, err := create()
 	if !isLog {
@@ -81,7 +99,9 @@ func (f files) create(name string, create func() (vfs.File, error)) (vfs.File, e
 		f.log.fault.set(err)
 		file = vfs.NewMemFile(nil)
 	}
-	return &logFile{file, f.log}, nil
+	w := &logFile{File: file, log: f.log, name: name}
+	f.log.backups.logs.Store(name, w)
+	return w, nil
 }
 
 // A directory is one whose failed sync is the log's fault.
@@ -115,7 +135,9 @@ func (m *manifest) Write(p []byte) (int, error) {
 // A logFile is a write-ahead log that is being written.
 type logFile struct {
 	vfs.File
-	log *Log
+	log     *Log
+	name    string
+	written atomic.Int64 // bytes
 }
 
 // try does something with the file, unless the log has stopped.
@@ -131,6 +153,7 @@ func (f *logFile) try(do func() error) {
 // Write implements vfs.File.
 func (f *logFile) Write(p []byte) (int, error) {
 	f.try(func() error { _, err := f.File.Write(p); return err })
+	f.written.Add(int64(len(p)))
 	return len(p), nil
 }
 
@@ -177,6 +200,7 @@ func (f *logFile) Stat() (vfs.FileInfo, error) {
 
 // Close implements vfs.File.
 func (f *logFile) Close() error {
+	f.log.backups.logs.Delete(f.name)
 	f.try(f.File.Sync)
 	if err := f.File.Close(); err != nil {
 		f.log.fault.set(err)

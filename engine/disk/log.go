@@ -58,6 +58,8 @@ type Log struct {
 
 	writer writer // its goroutine's alone
 	kept   kept   // what Stats tells
+
+	backups backups
 }
 
 var _ engine.Engine = (*Log)(nil)

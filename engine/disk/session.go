@@ -29,7 +29,7 @@ type ending uint8
 const (
 	notEnded ending = iota // it goes on, or was killed
 	closed
-	copied // the record is that of a backup, which has not been opened yet
+	copied // the log is a backup that was not opened yet: not in a record, see copyMark
 )
 
 func (s session) encode() []byte {
@@ -38,7 +38,7 @@ func (s session) encode() []byte {
 }
 
 func (s *session) decode(b []byte) bool {
-	if len(b) < 2 || b[0] > byte(copied) || int(b[1]) >= len(fsyncNames) {
+	if len(b) < 2 || b[0] > byte(closed) || int(b[1]) >= len(fsyncNames) {
 		return false
 	}
 	boot, place, ok := strings.Cut(string(b[2:]), "\x00")
@@ -86,6 +86,11 @@ func (l *Log) recall() error {
 		return corrupt("epoch %q, session %q, state %q", epoch, last, counts)
 	}
 	l.epoch = string(epoch)
+	if copy, err := isCopy(l.opts.fs, l.dir); err != nil {
+		return err
+	} else if copy {
+		l.last.ended = copied
+	}
 	l.opened = Opened{Unclean: l.last.ended == notEnded}
 	return nil
 }
@@ -113,7 +118,10 @@ func (l *Log) begin() error {
 	if why := l.newEpoch(s); why != "" {
 		l.epoch, l.opened.NewEpoch = newEpoch(), why
 	}
-	return l.record(s, false)
+	if err := l.record(s, false); err != nil || l.last.ended != copied {
+		return err
+	}
+	return unmarkCopy(l.opts.fs, l.dir)
 }
 
 // newEpoch tells why sequences might be given out twice if the epoch stayed, ""
