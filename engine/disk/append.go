@@ -11,6 +11,10 @@ import (
 
 // Append implements engine.Engine.
 func (l *Log) Append(ctx context.Context, b engine.Batch) (engine.Receipt, error) {
+	return l.append(ctx, b, false)
+}
+
+func (l *Log) append(ctx context.Context, b engine.Batch, timed bool) (engine.Receipt, error) {
 	if l.isClosed() {
 		return engine.Receipt{}, engine.ErrClosed
 	}
@@ -21,6 +25,7 @@ func (l *Log) Append(ctx context.Context, b engine.Batch) (engine.Receipt, error
 		return engine.Receipt{}, err
 	}
 	r := newRequest(&b)
+	r.timed = timed
 	if r.cost > maxBatch || l.opts.Limit > 0 && r.cost > l.opts.Limit {
 		return engine.Receipt{}, fmt.Errorf("disk: %w: it takes %d bytes", engine.ErrTooLarge, r.cost)
 	}
@@ -71,6 +76,7 @@ type request struct {
 	bodies   []body
 	key      string
 	digest   [32]byte
+	timed    bool // the messages keep their times
 	cost     int64
 	answer   chan answer // with room for the one there is
 }

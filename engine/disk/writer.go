@@ -231,9 +231,14 @@ func (l *Log) assign(c *commit) error {
 				continue
 			}
 		}
-		w.time = max(w.time, now)
+		if !r.timed {
+			w.time = max(w.time, now)
+		}
 		first := w.end + 1
 		for j, m := range r.messages {
+			if r.timed {
+				w.time = max(w.time, m.Time)
+			}
 			w.end++
 			m.ID, m.Time = l.cursor(w.end), w.time
 			c.stored = append(c.stored, stored{m, r.bodies[j]})
