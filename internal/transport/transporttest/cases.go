@@ -111,6 +111,7 @@ func (f *fixture) after(at engine.Cursor) (list []engine.Message) {
 // on with the oldest message.
 func testGap(f *fixture) {
 	list := f.publish(text("a", "1"), text("a", "2"), text("a", "3"), text("a", "4"), text("a", "5"))
+	trimmed(f, f.log, "a", 3)
 	floor := list[1].ID.String()
 	epoch, _, _ := strings.Cut(floor, "-")
 	other := "0" + epoch[1:]
@@ -155,6 +156,7 @@ func testEarliest(f *fixture) {
 		f.Errorf("an empty log: got %+v", m)
 	}
 	list := f.publish(text("a", "1"), text("a", "2"), text("a", "3"), text("a", "4"), text("a", "5"))
+	trimmed(f, f.log, "a", 3)
 	got = settled(f.open("channel=a", "cursor=earliest"))
 	f.want("trimmed", got, list[2:])
 	if slices.ContainsFunc(got, func(e Event) bool { return e.Control == "gap" || e.Gap }) {

@@ -390,6 +390,7 @@ func testGapSeam(t *testing.T, newEngine New) {
 	for i := range 6 {
 		s.all = append(s.all, publish(s, s.hub, text("a", fmt.Sprint(i)))...)
 	}
+	trimmed(s, s.log, "a", 3)
 	s.all = s.all[3:]
 	for _, v := range variants {
 		if v.silent {

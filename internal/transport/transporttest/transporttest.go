@@ -122,6 +122,23 @@ func newHub(t testing.TB, e engine.Engine, o halley.Options) *halley.Hub {
 	return hub
 }
 
+// trimmed waits until a channel has no more than so many messages, for engines
+// that apply retention a little later.
+func trimmed(t testing.TB, log engine.Engine, channel string, most int) {
+	t.Helper()
+	for range 10_000 {
+		page, err := log.Read(t.Context(), engine.Query{Channels: []string{channel}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page.Messages) <= most {
+			return
+		}
+		pass(time.Millisecond)
+	}
+	t.Fatalf("channel %s has more than %d messages", channel, most)
+}
+
 // publish stores messages and returns them with their ids.
 func (f *fixture) publish(list ...engine.Message) []engine.Message {
 	f.Helper()
