@@ -149,8 +149,15 @@ func (l *Log) record(s session, fresh bool) error {
 	b.Set(epochKey, []byte(l.epoch), nil)
 	b.Set(sessionKey, s.encode(), nil)
 	b.Set(stateKey, l.writer.state.append(nil), nil)
-	if fresh {
+	switch rules, err := l.get(rulesKey); {
+	case err != nil:
+		return err
+	case fresh:
 		b.Set(rulesKey, rulesOf(&l.opts), nil)
+	case string(rules) != string(rulesOf(&l.opts)):
+		// The session may end before its sweep, and the next one have the
+		// rules of the one before.
+		b.Delete(rulesKey, nil)
 	}
 	if err := l.commit(b, pebble.Sync); err != nil || !fresh && s.fsync != Never {
 		return err

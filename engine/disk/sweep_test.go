@@ -62,3 +62,36 @@ func TestNewRules(t *testing.T) {
 	defer l.Close()
 	wait(l, 300)
 }
+
+// TestRulesBetween has other rules for a moment, too short for a sweep. What was
+// stored then comes under the rules that are back.
+func TestRulesBetween(t *testing.T) {
+	fs := vfs.NewMem()
+	open := func(age time.Duration) *Log {
+		t.Helper()
+		l, err := Open("log", Options{fs: fs, Rules: []engine.RetentionRule{{Pattern: "**", Retention: engine.Retention{Age: age}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	l := open(time.Hour)
+	for i := range 2000 { // what more than one step looks at
+		publish(t, l, fmt.Sprint("many/", i), 1)
+	}
+	l.Close()
+	l = open(0)
+	publish(t, l, "z", 1)
+	l.Close()
+	l = open(time.Hour)
+	defer l.Close()
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		if m, rec, err := l.readMessage(2001); err != nil || m == nil {
+			t.Fatalf("message 2001: %v, %v", m, err)
+		} else if queued, err := l.get(ageKey(nil, time.Hour.Milliseconds(), 2001)); err != nil || queued != nil {
+			break
+		} else if time.Since(begin) > 10*time.Second {
+			t.Fatalf("the message is in no queue but that of %d", rec.age)
+		}
+	}
+}
