@@ -266,6 +266,7 @@ type Stats struct {
 	Oldest   uint64 // no message kept has a lower sequence
 	Newest   uint64 // the sequence of End
 	Disk     uint64 // bytes of all files
+	Format   int    // version of the layout
 }
 
 // Stats returns what the log holds now. After Close it returns zeros.
@@ -276,7 +277,7 @@ func (l *Log) Stats() Stats {
 		return Stats{}
 	}
 	s := l.kept.get()
-	s.Newest, s.Disk = l.end.Load(), l.db.Metrics().DiskSpaceUsage()
+	s.Newest, s.Disk, s.Format = l.end.Load(), l.db.Metrics().DiskSpaceUsage(), formatVersion
 	return s
 }
 
