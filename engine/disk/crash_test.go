@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
-	"sync/atomic"
+	"os"
+	"strconv"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -16,142 +16,55 @@ import (
 
 // TestCrash cuts the power at random moments of many publishers' work, with
 // some of what was not synced on the disk and some not. What had been
-// acknowledged is there, once and in its place, and what retention removed is
-// told as a gap.
+// acknowledged or shown to a reader is there, once and in its place, and what
+// retention removed is told as a gap.
+//
+// HALLEY_CRASH_ROUNDS is how many rounds this test and TestTornLast run for
+// each case; script/crash runs 200. HALLEY_CRASH_SEED repeats the random
+// choices of a run, though not what the scheduler made of them.
 func TestCrash(t *testing.T) {
-	for _, mode := range []Fsync{Group, Always} {
-		t.Run(mode.String(), func(t *testing.T) {
-			seed := rand.Uint64()
-			t.Logf("seed %d", seed)
-			c := &crasher{T: t, rand: rand.New(rand.NewPCG(seed, 0)), fs: vfs.NewCrashableMem(), acked: make(map[uint64]string)}
-			c.opts = Options{Fsync: mode, Rules: []engine.RetentionRule{
-				{Pattern: "few/*", Retention: engine.Retention{Count: 3}},
-				{Pattern: "**", Retention: engine.Retention{}},
-			}}
-			for range rounds(t, 12) {
-				c.round()
-			}
+	for name, opts := range map[string]Options{
+		"group":         {},
+		"always":        {Fsync: Always},
+		"group/limited": {Limit: 100 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCrasher(t, opts)
+			c.run(rounds(t, 12), func(*Log) *vfs.MemFS {
+				return c.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 25 * c.rand.IntN(5), RNG: c.rand})
+			})
 		})
 	}
 }
 
+// rounds returns how many rounds of crashes a test runs.
 func rounds(t *testing.T, n int) int {
+	t.Helper()
+	if s := os.Getenv("HALLEY_CRASH_ROUNDS"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			t.Fatalf("HALLEY_CRASH_ROUNDS is %q, not a number of rounds", s)
+		}
+		return n
+	}
 	if testing.Short() {
 		return n / 4
 	}
 	return n
 }
 
-type crasher struct {
-	*testing.T
-	rand  *rand.Rand
-	fs    *vfs.MemFS
-	opts  Options
-	epoch string
-	serial,
-	end uint64 // the highest acknowledged
-	mu    sync.Mutex
-	acked map[uint64]string // "channel data" by sequence
-}
-
-// round opens the log, checks it, publishes and crashes.
-func (c *crasher) round() {
-	c.opts.fs = c.fs
-	l, err := Open("log", c.opts)
-	if err != nil {
-		c.Fatalf("Open after a crash: %v", err)
-	}
-	c.check(l)
-
-	var stop atomic.Bool
-	var wg sync.WaitGroup
-	enough := make(chan struct{}, 1)
-	left := int64(1 + c.rand.IntN(400))
-	for p := range 8 {
-		c.serial++
-		serial := c.serial
-		wg.Go(func() {
-			for i := 0; ; i++ {
-				var b engine.Batch
-				for j := range 1 + (i+p)%3 {
-					channel := []string{"keep/a", "few/a", "keep/a/b", "few/b"}[(i+j)%4]
-					b.Messages = append(b.Messages, engine.Message{Channel: channel, Data: fmt.Appendf(nil, "%d %d %d", serial, i, j)})
-				}
-				r, err := l.Append(context.Background(), b)
-				c.mu.Lock()
-				if stop.Load() || err != nil {
-					c.mu.Unlock()
-					if err != nil && !stop.Load() {
-						c.Errorf("Append: %v", err)
-					}
-					return
-				}
-				for j, m := range b.Messages {
-					c.acked[r.ID(j).Seq] = m.Channel + " " + string(m.Data)
-				}
-				c.end = max(c.end, r.ID(r.Count-1).Seq)
-				c.mu.Unlock()
-				if atomic.AddInt64(&left, -1) == 0 {
-					enough <- struct{}{}
-				}
-			}
-		})
-	}
-	<-enough
-	c.mu.Lock()
-	// What is acknowledged from here on may be lost.
-	stop.Store(true)
-	c.mu.Unlock()
-	crashed := c.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 25 * c.rand.IntN(5), RNG: c.rand})
-	l.Close()
-	wg.Wait()
-	c.fs = crashed
-}
-
-func (c *crasher) check(l *Log) {
-	if c.epoch == "" {
-		c.epoch = l.End().Epoch
-	}
-	if end := l.End(); end.Epoch != c.epoch || end.Seq < c.end {
-		c.Fatalf("the log ends at %v, acknowledged was %s-%d", end, c.epoch, c.end)
-	}
-	if _, err := l.Verify(context.Background()); err != nil {
-		c.Fatal(err)
-	}
-	kept := make(map[uint64]bool)
-	seen := make(map[string]uint64)
-	var last uint64
-	for _, m := range readAll(c.T, l, "**") {
-		text := m.Channel + " " + string(m.Data)
-		if want, ok := c.acked[m.ID.Seq]; ok && want != text {
-			c.Fatalf("%v is %q, acknowledged was %q", m.ID, text, want)
-		}
-		if seen[text] != 0 || m.ID.Seq <= last {
-			c.Fatalf("%q is at %d, and was at %d; before it was %d", text, m.ID.Seq, seen[text], last)
-		}
-		seen[text], kept[m.ID.Seq], last = m.ID.Seq, true, m.ID.Seq
-		// It may have been stored and its publisher not told.
-		c.acked[m.ID.Seq] = text
-	}
-	missing := make(map[string]uint64) // the highest of each channel
-	for seq, text := range c.acked {
-		if kept[seq] {
-			continue
-		}
-		var channel string
-		fmt.Sscan(text, &channel)
-		if !engine.Match("few/*", channel) {
-			c.Fatalf("%d, %q, was acknowledged and is missing", seq, text)
-		}
-		missing[channel] = max(missing[channel], seq)
-	}
-	for channel, seq := range missing {
-		page, err := l.Read(context.Background(), engine.Query{Channels: []string{channel}, After: l.cursor(seq - 1)})
-		if err != nil || !page.Gap {
-			c.Fatalf("Read %s after %d, which is missing: gap %v, %v", channel, seq-1, page.Gap, err)
+// seeded returns random numbers whose seed is in the test's log.
+func seeded(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := rand.Uint64()
+	if s := os.Getenv("HALLEY_CRASH_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatalf("HALLEY_CRASH_SEED: %v", err)
 		}
 	}
-	c.end = l.End().Seq
+	t.Logf("HALLEY_CRASH_SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
 }
 
 func readAll(t *testing.T, l *Log, channels ...string) []*engine.Message {
