@@ -2,9 +2,14 @@ package disk
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -107,5 +112,146 @@ func TestTorn(t *testing.T) {
 			continue // in what is padding
 		}
 		wantError(t, fmt.Sprintf("Open, a bit at %d of %d flipped, %d messages", at, len(whole), n), err, ErrCorrupt)
+	}
+}
+
+// TestTornLast cuts the power at random moments, and has the disk tear what was
+// being written to the write-ahead log: what followed the last sync is cut at
+// any byte, has sectors that were written and others that were not, or ends in
+// zeros or garbage. See [TestCrash] for the number of rounds.
+func TestTornLast(t *testing.T) {
+	for _, mode := range []Fsync{Group, Always, Never} {
+		t.Run(mode.String(), func(t *testing.T) {
+			c := newCrasher(t, Options{Fsync: mode})
+			c.run(rounds(t, 8), c.tear)
+		})
+	}
+}
+
+// tear returns what is on the disk after a power cut that tears the newest
+// write-ahead log.
+func (c *crasher) tear(l *Log) *vfs.MemFS {
+	var name string
+	if c.opts.Fsync == Never {
+		// It is not synced until it is complete.
+		name = newestLog(c.T, c.fs)
+	} else {
+		// The power goes when something was written, and before it is synced.
+		held, release := c.syncs.hold()
+		defer release()
+		name = await(l, held)
+	}
+	crashed := c.fs.CrashClone(vfs.CrashCloneCfg{})
+	if name == "" {
+		return crashed
+	}
+	before := readFile(c.T, crashed, name)
+	after := readFile(c.T, c.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: c.rand}), name)
+	if before == nil || after == nil {
+		return crashed // it was never synced that there is one, or it is complete by now
+	}
+	// What was not synced begins where the two differ. A log that is used again
+	// has something else there, of its first use.
+	same := 0
+	for same < min(len(before), len(after)) && before[same] == after[same] {
+		same++
+	}
+	writeFile(c.T, crashed, name, c.tearTail(before, after, same))
+	return crashed
+}
+
+// tearTail returns a file that was synced up to a length with something of
+// what was written after that.
+func (c *crasher) tearTail(before, after []byte, synced int) []byte {
+	cut := synced + c.rand.IntN(len(after)-synced+1)
+	torn := bytes.Clone(after[:cut])
+	garbage := func(n int) {
+		for range n {
+			torn = append(torn, byte(c.rand.Uint32()))
+		}
+	}
+	kinds := 5
+	if c.opts.Fsync == Never {
+		// Pebble takes what it wrote for synced, so sectors that are missing
+		// before others are damage to it, and Open refuses the log.
+		kinds = 4
+	}
+	switch c.rand.IntN(kinds) {
+	case 0:
+	case 1: // what was in that place before
+		torn = append(torn, before[min(cut, len(before)):]...)
+	case 2: // the file was made longer first
+		torn = append(torn, make([]byte, c.rand.IntN(100<<10))...)
+	case 3:
+		garbage(c.rand.IntN(100 << 10))
+	case 4: // sectors are written in any order
+		size := 512 << c.rand.IntN(7)
+		torn = bytes.Clone(after)
+		for from := cut; from < len(torn); {
+			to := min((from/size+1)*size, len(torn))
+			switch c.rand.IntN(4) {
+			case 0:
+				clear(torn[from:to])
+				if from < len(before) {
+					copy(torn[from:to], before[from:])
+				}
+			case 1:
+				sector := torn[from:from]
+				for range to - from {
+					sector = append(sector, byte(c.rand.Uint32()))
+				}
+			}
+			from = to
+		}
+	}
+	return torn
+}
+
+// newestLog returns the write-ahead log that was last begun, "" if there is
+// none.
+func newestLog(t *testing.T, files vfs.FS) string {
+	t.Helper()
+	dir := files.PathJoin("log", walDir)
+	names, err := files.List(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, ".log") })
+	if len(names) == 0 {
+		return ""
+	}
+	return files.PathJoin(dir, slices.Max(names))
+}
+
+// readFile returns nil where there is no such file.
+func readFile(t *testing.T, files vfs.FS, name string) []byte {
+	t.Helper()
+	f, err := files.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// writeFile replaces a file, and syncs it.
+func writeFile(t *testing.T, files vfs.FS, name string, b []byte) {
+	t.Helper()
+	f, err := files.Create(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Sync(), f.Close(), syncDir(files, files.PathDir(name))); err != nil {
+		t.Fatal(err)
 	}
 }
