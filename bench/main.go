@@ -1,8 +1,9 @@
 // Command bench puts Halley and its peers under the same loads, in the same run
 // on the same machine, and prints what each cost next to the least that any
-// server needs.
+// server needs. Scenarios of stores do it with Halley's log on disk and others.
 //
 //	go run -C bench . -scenario fanout -servers limit,halley,nchan
+//	go run -C bench . -scenario publish-disk -stores halley-group,pebble
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,10 +20,14 @@ import (
 	"github.com/halley-comet/halley/bench/peers"
 	"github.com/halley-comet/halley/bench/result"
 	"github.com/halley-comet/halley/bench/scenario"
+	"github.com/halley-comet/halley/bench/stores"
 )
 
 func main() {
 	log.SetFlags(0)
+	if scenario.Child() {
+		return
+	}
 	if err := run(); err != nil {
 		log.Fatal("bench: ", err)
 	}
@@ -31,12 +37,16 @@ func run() error {
 	var (
 		names       = flag.String("scenario", "all", "scenarios, separated by commas")
 		servers     = flag.String("servers", "limit,halley,plain-go,nchan,centrifuge", "servers, separated by commas, or all")
-		connections = flag.String("connections", "", "numbers of connections, in place of each scenario's own")
+		kinds       = flag.String("stores", "all", "stores, separated by commas, of the scenarios that compare them")
+		connections = flag.String("connections", "", "numbers of connections, publishers or channels, in place of each scenario's own")
 		transports  = flag.String("transports", "", "transports of the scenario idle")
 		runs        = flag.Int("runs", 5, "how often to run each; medians are shown")
 		cpu         = flag.Duration("cpu", 2*time.Second, "CPU time that a server is to use while it is measured")
 		limit       = flag.Duration("limit", 30*time.Second, "longest time of one measurement")
 		volume      = flag.Int("volume", 1<<30, "bytes to publish to connections that never read")
+		messages    = flag.Int("messages", 0, "messages that are stored, in place of each scenario's own")
+		span        = flag.Duration("time", 3*time.Second, "how long publishing to stores is measured")
+		dir         = flag.String("dir", os.TempDir(), "folder for what stores write")
 		halley      = flag.String("halley", "", "a binary of Halley to take in place of building it")
 		out         = flag.String("out", "results", "folder for the results; empty for none")
 		list        = flag.Bool("list", false, "list scenarios and servers, and end")
@@ -45,13 +55,16 @@ func run() error {
 	if *list {
 		for _, s := range scenario.All() {
 			fmt.Printf("%-14s %s\n", s.Name, s.About)
+			if s.Stores != nil {
+				fmt.Printf("%-14s compares %s\n", "", strings.Join(s.StoreNames(), ", "))
+			}
 		}
 		for _, p := range peers.All("") {
 			fmt.Printf("%-14s %s\n", p.Name(), strings.Join(p.Transports(), " "))
 		}
 		return nil
 	}
-	config := scenario.Config{CPU: *cpu, Limit: *limit, Volume: *volume}
+	config := scenario.Config{CPU: *cpu, Limit: *limit, Volume: *volume, Messages: *messages, Time: *span}
 	for _, text := range split(*connections) {
 		n, err := strconv.Atoi(text)
 		if err != nil {
@@ -61,6 +74,14 @@ func run() error {
 	}
 	config.Transports = split(*transports)
 	chosen, err := choose(*names, scenario.All(), func(s scenario.Scenario) string { return s.Name })
+	if err != nil {
+		return err
+	}
+	var known []string
+	for _, s := range chosen {
+		known = append(known, s.StoreNames()...)
+	}
+	compared, err := choose(*kinds, known, func(name string) string { return name })
 	if err != nil {
 		return err
 	}
@@ -77,14 +98,20 @@ func run() error {
 		Versions: map[string]string{},
 		Skipped:  map[string]string{},
 	}
-	dir, err := os.MkdirTemp("", "bench")
+	built, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	measured = install(file, measured, dir)
+	defer os.RemoveAll(built)
+	if slices.ContainsFunc(chosen, func(s scenario.Scenario) bool { return s.Stores == nil }) {
+		measured = install(file, measured, built)
+	}
 	for _, s := range chosen {
-		measure(file, s, measured, config, *runs)
+		if s.Stores == nil {
+			measure(file, s, measured, config, *runs)
+		} else if err := compare(file, s, compared, config, *dir, *runs); err != nil {
+			return err
+		}
 	}
 	file.Summarise()
 	file.Print(os.Stdout)
@@ -100,7 +127,7 @@ func run() error {
 func command() string {
 	text := "go run -C bench ."
 	flag.Visit(func(f *flag.Flag) {
-		if f.Name != "halley" && f.Name != "out" {
+		if f.Name != "halley" && f.Name != "out" && f.Name != "dir" {
 			text += " -" + f.Name + " " + f.Value.String()
 		}
 	})
@@ -135,18 +162,80 @@ func measure(file *result.File, s scenario.Scenario, all []peers.Peer, config sc
 				measures, err := s.Run(p, c, config)
 				log.Printf("%s %s %d %s, run %d of %d: %.1f s",
 					s.Name, c.Transport, c.Connections, p.Name(), run+1, runs, time.Since(begin).Seconds())
-				for _, m := range measures {
-					row := file.Row(s.Name, p.Name(), c.Transport, c.Connections, m.Burst)
-					row.Runs = append(row.Runs, m.Values)
-					log.Printf("  %v", m.Values)
+				note(file, s, c, p.Name(), measures, err)
+			}
+		}
+	}
+}
+
+// compare runs a scenario of stores, which take turns likewise.
+func compare(file *result.File, s scenario.Scenario, names []string, config scenario.Config, parent string, runs int) error {
+	for cases := s.Cases(config); len(cases) > 0; {
+		together := s.Together(cases)
+		dir, err := os.MkdirTemp(parent, "bench")
+		if err != nil {
+			return err
+		}
+		compareIn(dir, file, s, together, names, config, runs)
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+		cases = cases[len(together):]
+	}
+	return nil
+}
+
+// compareIn runs cases that share a folder, and in it what was prepared.
+func compareIn(dir string, file *result.File, s scenario.Scenario, cases []scenario.Case, names []string, config scenario.Config, runs int) {
+	prepared := map[string]scenario.Values{}
+	failed := map[string]bool{}
+	for _, c := range cases {
+		kinds := slices.DeleteFunc(s.Stores.Kinds(c), func(k stores.Kind) bool { return !slices.Contains(names, k.Name) })
+		for _, k := range kinds {
+			file.Versions[k.Name] = k.Version()
+			folder := k.Folder()
+			if s.Stores.Prepare == nil || prepared[folder] != nil || failed[folder] {
+				continue
+			}
+			begin := time.Now()
+			config.Dir = filepath.Join(dir, folder)
+			values, err := s.PrepareStore(k, c, config)
+			log.Printf("%s %d %s is prepared: %.1f s", s.Name, c.Connections, k.Name, time.Since(begin).Seconds())
+			if prepared[folder] = values; err != nil {
+				failed[folder] = true
+				note(file, s, c, k.Name, nil, err)
+			}
+		}
+		for run := range runs {
+			for _, k := range kinds {
+				folder := k.Folder()
+				if failed[folder] {
+					continue
 				}
-				if err != nil {
-					log.Printf("  failed: %v", err)
-					file.Failures = append(file.Failures,
-						fmt.Sprintf("%s, %s, %d connections: %v", s.Name, p.Name(), c.Connections, err))
+				begin := time.Now()
+				config.Dir, config.Prepared = filepath.Join(dir, folder), prepared[folder]
+				measures, err := s.RunStore(k, c, config)
+				log.Printf("%s %s %d %s, run %d of %d: %.1f s",
+					s.Name, c.Transport, c.Connections, k.Name, run+1, runs, time.Since(begin).Seconds())
+				note(file, s, c, k.Name, measures, err)
+				if s.Stores.Prepare == nil {
+					os.RemoveAll(config.Dir)
 				}
 			}
 		}
+	}
+}
+
+// note adds what one run has brought.
+func note(file *result.File, s scenario.Scenario, c scenario.Case, name string, measures []scenario.Measure, err error) {
+	for _, m := range measures {
+		row := file.Row(s.Name, name, c.Transport, c.Connections, m.Burst)
+		row.Runs = append(row.Runs, m.Values)
+		log.Printf("  %v", m.Values)
+	}
+	if err != nil {
+		log.Printf("  failed: %v", err)
+		file.Failures = append(file.Failures, fmt.Sprintf("%s, %s, %d %s: %v", s.Name, name, c.Connections, s.SizesTitle(), err))
 	}
 }
 

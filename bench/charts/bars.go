@@ -93,12 +93,17 @@ func (b bars) svg() string {
 // compare makes a bar of a figure of each row. Where it has a ratio to the
 // limit, the bar tells that too.
 func compare(key, unit string) func([]*result.Row) []bar {
+	return compareWith("limit", key, unit)
+}
+
+// compareWith is compare where ratios are to something else than the limit.
+func compareWith(limit, key, unit string) func([]*result.Row) []bar {
 	return func(rows []*result.Row) []bar {
 		var list []bar
 		for _, row := range rows {
 			text := figure(row.Median[key]) + unit
-			if ratio := row.Ratio[key]; ratio > 0 && row.Server != "limit" {
-				text += " · " + figure(ratio) + " × limit"
+			if ratio := row.Ratio[key]; ratio > 0 && row.Server != limit {
+				text += " · " + figure(ratio) + " × " + limit
 			}
 			list = append(list, bar{label: row.Server, colour: colour(row.Server), value: row.Median[key], text: text})
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -12,7 +13,8 @@ import (
 type lines struct {
 	title, note string
 	unit        string
-	logarithmic bool // the values too
+	across      string // what grows; empty: connections
+	logarithmic bool   // the values too
 	lines       []line
 }
 
@@ -77,7 +79,7 @@ func (l lines) svg() string {
 		d.text(x(v), bottom+18, "middle", faint, `font-size="12"`, short(v))
 	}
 	d.line(left, bottom, right, bottom, faint)
-	d.text((left+right)/2, bottom+36, "middle", faint, `font-size="12"`, "connections, on a logarithmic scale")
+	d.text((left+right)/2, bottom+36, "middle", faint, `font-size="12"`, cmp.Or(l.across, "connections")+", on a logarithmic scale")
 
 	for _, one := range l.lines {
 		path := ""

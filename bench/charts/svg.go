@@ -31,6 +31,18 @@ var colours = map[string]string{
 	"faye":         "#bf3989",
 	"socket.io":    "#9a6700",
 	"sockjs":       "#0b7285",
+
+	"halley-group":          "#d1500d",
+	"halley-always":         "#e39a6f",
+	"halley-never":          "#d1500d",
+	"halley-cache-quarter":  "#e39a6f",
+	"halley-cache-fourfold": "#e39a6f",
+	"pebble":                "#6e7781",
+	"pebble-never":          "#6e7781",
+	"pebble-index":          "#9a6700",
+	"bbolt":                 "#1a7f37",
+	"jetstream":             "#0969da",
+	"jetstream-never":       "#0969da",
 }
 
 const plainColour = "#57606a"

@@ -14,6 +14,14 @@ func (h *Histogram) Add(nanoseconds int64, n uint64) {
 	h.total += n
 }
 
+// Merge adds what another one has counted.
+func (h *Histogram) Merge(o *Histogram) {
+	for i, n := range o.counts {
+		h.counts[i] += n
+	}
+	h.total += o.total
+}
+
 // Total returns how many times were counted.
 func (h *Histogram) Total() uint64 { return h.total }
 

@@ -31,7 +31,7 @@ type Row struct {
 	Burst       int               `json:"burst,omitempty"`
 	Runs        []scenario.Values `json:"runs"`
 	Median      scenario.Values   `json:"median"`
-	Ratio       scenario.Values   `json:"ratio,omitempty"` // to the limit of the same run, medians
+	Ratio       scenario.Values   `json:"ratio,omitempty"` // to the limit of the same run, or what the scenario has for it, medians
 }
 
 // Row returns the row of a server in a case, which it adds if it is not there.
@@ -75,9 +75,24 @@ func (f *File) Summarise() {
 // limit finds the row that another is compared with.
 func (f *File) limit(row *Row) *Row {
 	for _, other := range f.Rows {
-		if other.Server == "limit" && other.Scenario == row.Scenario &&
-			other.Connections == row.Connections && other.Burst == row.Burst {
+		if other.Scenario != row.Scenario || other.Connections != row.Connections || other.Burst != row.Burst {
+			continue
+		}
+		// Servers have each their own transports, stores are asked for the same.
+		against := against(row.Scenario)
+		if against == nil && other.Server == "limit" ||
+			other.Transport == row.Transport && slices.Contains(against, other.Server) {
 			return other
+		}
+	}
+	return nil
+}
+
+// against is what a scenario compares with, nil for the limit.
+func against(name string) []string {
+	for _, s := range scenario.All() {
+		if s.Name == name {
+			return s.Against
 		}
 	}
 	return nil

@@ -25,18 +25,22 @@ func (f *File) Table(s scenario.Scenario) [][]string {
 	if len(rows) == 0 {
 		return nil
 	}
-	title := []string{"connections"}
+	title := []string{s.SizesTitle()}
 	if bursts {
 		title = append(title, "at once")
 	}
 	if transports {
-		title = append(title, "transport")
+		title = append(title, s.KindsTitle())
 	}
-	title = append(title, "server")
+	if s.Stores == nil {
+		title = append(title, "server")
+	} else {
+		title = append(title, "store")
+	}
 	for _, column := range s.Columns {
 		title = append(title, column.Title)
 		if column.Ratio {
-			title = append(title, "× limit")
+			title = append(title, "× "+s.AgainstTitle())
 		}
 	}
 	slices.SortStableFunc(rows, func(a, b *Row) int {

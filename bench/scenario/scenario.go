@@ -2,6 +2,7 @@
 package scenario
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/halley-comet/halley/bench/peers"
@@ -17,8 +18,30 @@ type Scenario struct {
 	Suits func(p peers.Peer, c Case) bool
 	// Run puts the server under it, which it starts and stops.
 	Run func(p peers.Peer, c Case, config Config) ([]Measure, error)
+	// Stores is set, in the place of Suits and Run, where stores are compared.
+	Stores *Stores
 	// Columns are what its table shows.
 	Columns []Column
+	// Sizes and Kinds are what its cases' Connections and Transport are;
+	// empty: connections and transport.
+	Sizes, Kinds string
+	// Against are what ratios are to: the first of them that was in the same
+	// case. Nil means the limit.
+	Against []string
+}
+
+// SizesTitle is the title of its cases' Connections.
+func (s Scenario) SizesTitle() string { return cmp.Or(s.Sizes, "connections") }
+
+// KindsTitle is the title of its cases' Transport.
+func (s Scenario) KindsTitle() string { return cmp.Or(s.Kinds, "transport") }
+
+// AgainstTitle is the title of what ratios are to.
+func (s Scenario) AgainstTitle() string {
+	if s.Against == nil {
+		return "limit"
+	}
+	return s.Against[0]
 }
 
 // Config is how long and how large the loads are.
@@ -28,6 +51,12 @@ type Config struct {
 	CPU         time.Duration
 	Limit       time.Duration
 	Volume      int // bytes, of never-reading
+
+	// Of stores.
+	Dir      string        // of the store, or of the stores' folders
+	Messages int           // how many are stored, in place of each scenario's own
+	Time     time.Duration // that is measured of publishing
+	Prepared Values        // what Prepare has returned
 }
 
 // A Case is one size and kind of a scenario.
@@ -50,12 +79,12 @@ type Column struct {
 	Key    string
 	Title  string
 	Digits int
-	Ratio  bool // is also shown next to the limit's
+	Ratio  bool // is also shown next to the limit's, or to that of Against
 }
 
 // All lists the scenarios.
 func All() []Scenario {
-	return []Scenario{idle, idleTLS, fanout, latency, quiet, storm, polls, channels, deaf, simulationOne, simulationEach}
+	return []Scenario{idle, idleTLS, fanout, latency, quiet, storm, polls, channels, deaf, simulationOne, simulationEach, publishDisk, catchUp, opening, resumeStorm, manyChannels}
 }
 
 // MessageSize is the size of the messages, but for never-reading.

@@ -84,7 +84,7 @@ func (l *Log) pebbleOptions(fs vfs.FS, note listener) *pebble.Options {
 		FormatMajorVersion: pebbleFormat,
 		Cache:              l.caches.blocks,
 		FileCache:          l.caches.tables,
-		MemTableSize:       memTableBytes,
+		MemTableSize:       l.memTable(),
 		// Lists overlap from table to table, and each compaction of theirs
 		// rewrites messages beside them. With fewer of them publishing takes
 		// two thirds of the processor's time, and a seek looks into more tables.
@@ -96,6 +96,17 @@ func (l *Log) pebbleOptions(fs vfs.FS, note listener) *pebble.Options {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	return o
+}
+
+// memTable returns how much is gathered in memory before it is written to a
+// table. With it grow the write-ahead logs and what waits in tables to be
+// compacted, a dozen times as much in all, which is to be little next to the
+// limit.
+func (l *Log) memTable() uint64 {
+	if l.opts.Limit < 0 {
+		return memTableBytes
+	}
+	return uint64(min(max(l.opts.Limit/16, memTableBytes/16), memTableBytes))
 }
 
 // A gate lets no compaction begin before Open has returned. It never grants by
