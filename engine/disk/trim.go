@@ -134,8 +134,17 @@ func (t *trimming) findOldest(int64) error {
 	} else {
 		w.oldest = w.end + 1
 	}
+	// All before it is gone, one by one. As a range, Pebble can drop whole
+	// tables of it without reading them.
+	if w.unclaimed >= claimBytes {
+		t.b.DeleteRange(messageKey(nil, 0), messageKey(nil, w.oldest), nil)
+		w.unclaimed = 0
+	}
 	return damage(t.it.Error())
 }
+
+// claimBytes is how much is removed, message by message, between two ranges.
+const claimBytes = 1 << 20
 
 // trimFull removes what channels hold over their count and bytes.
 func (t *trimming) trimFull(now int64) error {
@@ -235,6 +244,7 @@ func (t *trimming) removeFirst(ch *channel) error {
 	}
 	w.messages--
 	w.bytes -= cost(m.Channel, rec.len)
+	w.unclaimed += cost(m.Channel, rec.len)
 	ch.first.messages++
 	ch.first.bytes += size
 	ch.next = seq + 1

@@ -16,17 +16,18 @@ import (
 // the log stops and it is used no more.
 type writer struct {
 	state
-	channels channels
-	ages     []*ageQueue
-	keys     expiry
-	full     map[string]struct{} // channels that hold more than they may
-	trimAt   int64               // Unix ms of the next step for what is full
-	forget   forgetting
-	sweep    sweep
-	group    group
-	gathered int // requests in the last batch
-	stored   int // messages in the last batch
-	key      []byte
+	channels  channels
+	ages      []*ageQueue
+	keys      expiry
+	full      map[string]struct{} // channels that hold more than they may
+	trimAt    int64               // Unix ms of the next step for what is full
+	forget    forgetting
+	sweep     sweep
+	unclaimed int64 // bytes of messages removed since a range was
+	group     group
+	gathered  int // requests in the last batch
+	stored    int // messages in the last batch
+	key       []byte
 	// Commits that are not acknowledged.
 	unfinished sync.WaitGroup
 }
