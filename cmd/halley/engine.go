@@ -5,14 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/engine/disk"
 	"github.com/halley-comet/halley/engine/memory"
 )
+
+// dataDir says where the log on disk is.
+type dataDir struct {
+	DataDir string `default:"halley-data" env:"HALLEY_DATA_DIR" help:"Directory of the log on disk (${default}, in the working directory)." placeholder:"DIR"`
+}
 
 func (c *serveCmd) openEngine() (engine.Engine, error) {
 	switch c.Engine {
@@ -63,25 +68,20 @@ func tellStopped(ctx context.Context, log *disk.Log) {
 
 var fsyncModes = map[string]disk.Fsync{"always": disk.Always, "group": disk.Group, "never": disk.Never}
 
-// openLog opens the log in a directory. One that it makes is for its owner
-// alone: who can read it can read every message.
+// openLog opens the log in a directory.
 func openLog(dir string, o disk.Options) (*disk.Log, error) {
 	if dir == "" {
 		return nil, errors.New("--data-dir is empty")
 	}
-	_, err := os.Stat(dir)
-	made := errors.Is(err, os.ErrNotExist)
+	keepPrivate()
 	log, err := disk.Open(dir, o)
-	if errors.Is(err, disk.ErrInUse) {
+	switch {
+	case errors.Is(err, disk.ErrInUse):
 		return nil, fmt.Errorf("--data-dir %s: %w by another process", absolute(dir), disk.ErrInUse)
-	}
-	if err != nil {
+	case errors.Is(err, fs.ErrNotExist) && o.ReadOnly:
+		return nil, fmt.Errorf("--data-dir %s: there is no log", absolute(dir))
+	case err != nil:
 		return nil, fmt.Errorf("--data-dir: %w", err)
-	}
-	if made {
-		if err := os.Chmod(dir, 0o700); err != nil {
-			return nil, errors.Join(fmt.Errorf("--data-dir: %w", err), log.Close())
-		}
 	}
 	return log, nil
 }

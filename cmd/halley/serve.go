@@ -32,8 +32,8 @@ type serveCmd struct {
 	TLSKey  string `name:"tls-key" env:"HALLEY_TLS_KEY" help:"The certificate's key, PEM." placeholder:"FILE"`
 	Demo    bool   `default:"true" negatable:"" env:"HALLEY_DEMO" help:"Serve the demo page at / (on)."`
 
-	Engine      string           `default:"disk" enum:"disk,memory,nats" env:"HALLEY_ENGINE" help:"Where messages are kept: disk or memory (${default}); nats is not in this version." placeholder:"NAME"`
-	DataDir     string           `default:"halley-data" env:"HALLEY_DATA_DIR" help:"Directory of the disk engine's log, made where there is none (${default}, in the working directory)." placeholder:"DIR"`
+	Engine string `default:"disk" enum:"disk,memory,nats" env:"HALLEY_ENGINE" help:"Where messages are kept: disk or memory (${default}); nats is not in this version." placeholder:"NAME"`
+	dataDir
 	Fsync       string           `default:"group" enum:"always,group,never" env:"HALLEY_FSYNC" help:"What acknowledged messages survive on disk: with always and group a power cut (group waits up to 0.2 ms for publishers to share a sync), with never a killed process (${default})." placeholder:"MODE"`
 	RetainCount int              `default:"10000" env:"HALLEY_RETAIN_COUNT" help:"Messages kept in a channel (${default}); 0 for no bound." placeholder:"N"`
 	RetainAge   time.Duration    `default:"0s" env:"HALLEY_RETAIN_AGE" help:"How long a message is kept; 0s for no bound (default)." placeholder:"DUR"`
@@ -92,6 +92,12 @@ func (c *serveCmd) Run() error {
 	}
 	if log, ok := log.(*disk.Log); ok {
 		go tellStopped(ctx, log)
+		control, err := startControl(c.DataDir, log)
+		if err != nil {
+			slog.Warn("halley: there is no control socket: halley log cannot reach this server", "error", err)
+		} else {
+			defer control.close()
+		}
 	}
 	served := make(chan error, 1)
 	go func() {
