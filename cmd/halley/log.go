@@ -19,6 +19,8 @@ import (
 type logCmd struct {
 	Stats  statsCmd  `cmd:"" help:"Print what the log holds, also while a server runs."`
 	Verify verifyCmd `cmd:"" help:"Read all of the log and check it."`
+	Export exportCmd `cmd:"" help:"Write all messages, one a line."`
+	Import importCmd `cmd:"" help:"Store what was exported, after what is there, in a new epoch."`
 	Backup backupCmd `cmd:"" help:"Copy the log, also while a server runs."`
 }
 
