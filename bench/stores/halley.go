@@ -1,0 +1,80 @@
+package stores
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/halley-comet/halley/bench/peers"
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/engine/disk"
+)
+
+// Halley is a log of this repository.
+type Halley struct {
+	*disk.Log
+}
+
+// NewHalley returns the kind with these options.
+func NewHalley(name string, options disk.Options) Kind {
+	open := func(dir string, o disk.Options) (Store, error) {
+		log, err := disk.Open(dir, o)
+		if err != nil {
+			return nil, err
+		}
+		return Halley{log}, nil
+	}
+	return Kind{
+		Name:    name,
+		Version: (&peers.Halley{}).Version,
+		Open:    func(dir string) (Store, error) { return open(dir, options) },
+		OpenToFill: func(dir string) (Store, error) {
+			filling := options
+			filling.Fsync = disk.Never
+			return open(dir, filling)
+		},
+	}
+}
+
+// Publisher implements [Store].
+func (h Halley) Publisher() (func(Message) error, error) {
+	return func(m Message) error { return h.Fill([]Message{m}) }, nil
+}
+
+// Fill implements [Store].
+func (h Halley) Fill(messages []Message) error {
+	b := engine.Batch{Messages: make([]engine.Message, len(messages))}
+	for i, m := range messages {
+		b.Messages[i] = engine.Message{Channel: m.Channel, ContentType: "text/plain", Data: m.Data}
+	}
+	_, err := h.Append(context.Background(), b)
+	return err
+}
+
+// Stored implements [Store].
+func (h Halley) Stored() (uint64, error) { return h.End().Seq, nil }
+
+// Read implements [Reader].
+func (h Halley) Read(channels []string, page int) (messages, bytes int, err error) {
+	return h.ReadFrom(engine.Cursor{}, channels, page)
+}
+
+// ReadFrom reads what follows a cursor.
+func (h Halley) ReadFrom(after engine.Cursor, channels []string, page int) (messages, bytes int, err error) {
+	for {
+		p, err := h.Log.Read(context.Background(), engine.Query{Channels: channels, After: after, Limit: page})
+		if err != nil {
+			return messages, bytes, err
+		}
+		if p.Gap {
+			return messages, bytes, fmt.Errorf("a gap after %v", after)
+		}
+		messages += len(p.Messages)
+		for _, m := range p.Messages {
+			bytes += len(m.Data)
+		}
+		if !p.More {
+			return messages, bytes, nil
+		}
+		after = p.End
+	}
+}
