@@ -152,8 +152,8 @@ func (l *Log) publish(messages []stored) {
 }
 
 // Tail implements engine.Engine. The log holds its newest 65,536 messages, fewer
-// where they would take more than Options.TailBytes. After opening it holds
-// the newest engine.Recent, as far back as retention has made no hole.
+// where they would take more than Options.TailBytes. After opening it goes as
+// far back as retention has made no hole.
 func (l *Log) Tail(after engine.Cursor, buf []*engine.Message) ([]*engine.Message, bool) {
 	if after.Epoch != l.epoch {
 		return buf, false
@@ -171,7 +171,8 @@ func (l *Log) Tail(after engine.Cursor, buf []*engine.Message) ([]*engine.Messag
 	return buf, true
 }
 
-// loadTail reads the newest messages into the tail.
+// loadTail reads the newest messages into the tail, all that it may hold: after
+// a restart the clients come back, and most of them have missed just these.
 func (l *Log) loadTail() error {
 	end := l.writer.state.end
 	l.end.Store(end)
@@ -183,7 +184,7 @@ func (l *Log) loadTail() error {
 	var newest []*engine.Message
 	seq := end
 	var bytes int64
-	for ok := it.SeekLT(messageKey(nil, end+1)); ok && len(newest) < engine.Recent; ok = it.Prev() {
+	for ok := it.SeekLT(messageKey(nil, end+1)); ok && len(newest) < tailLen; ok = it.Prev() {
 		if k := it.Key(); k[0] != messageKeys || lastUint64(k) != seq {
 			break
 		}
