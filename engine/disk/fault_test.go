@@ -145,3 +145,29 @@ func TestOpenFault(t *testing.T) {
 		}
 	}
 }
+
+// TestOpenFull opens a log whose messages are in the write-ahead log, on a disk
+// with no room for the tables that opening makes of them. It says so instead of
+// waiting, and changes nothing that was stored.
+func TestOpenFull(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	l := reopen(t, "log", Options{fs: mem})
+	publish(t, l, "a", 100)
+	end := l.End()
+	crashed := mem.CrashClone(vfs.CrashCloneCfg{})
+	l.Close()
+	fs := errorfs.Wrap(crashed, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileWrite && strings.HasSuffix(op.Path, ".sst") {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	_, err := Open("log", Options{fs: fs})
+	wantError(t, "Open on a full disk", err, syscall.ENOSPC)
+	// Another process finds what is on the disk.
+	l = reopen(t, "log", Options{fs: crashed.CrashClone(vfs.CrashCloneCfg{})})
+	defer l.Close()
+	if l.End() != end || len(readAll(t, l, "a")) != 100 {
+		t.Errorf("the log ends at %v, want %v", l.End(), end)
+	}
+}

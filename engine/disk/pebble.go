@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -55,7 +56,11 @@ func (l *Log) openForReading() (*pebble.DB, error) {
 	return db, damage(err)
 }
 
-func (l *Log) openForWriting() (db *pebble.DB, err error) {
+// openForWriting gives up on a fault. Pebble first writes tables of all that is
+// in the write-ahead log, and on a disk that is full it would try for ever. What
+// is left of that tries in vain (see files), and keeps the directory's lock,
+// until the process ends.
+func (l *Log) openForWriting() (*pebble.DB, error) {
 	note := listener{&l.fault}
 	o := l.pebbleOptions(files{l.opts.fs, l}, note)
 	o.EventListener = &pebble.EventListener{
@@ -64,17 +69,39 @@ func (l *Log) openForWriting() (db *pebble.DB, err error) {
 	}
 	l.gate.ConcurrencyLimitScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
 	o.Experimental.CompactionScheduler = &l.gate
-	defer func() {
-		if r := recover(); r != nil {
-			db, err = nil, fmt.Errorf("open: %v", r)
-		}
+	type result struct {
+		db  *pebble.DB
+		err error
+	}
+	opened := make(chan result, 1)
+	go func() {
+		defer func() {
+			if r := recover(); r != nil {
+				opened <- result{nil, fmt.Errorf("open: %v", r)}
+			}
+		}()
+		db, err := pebble.Open(l.dir, o)
+		opened <- result{db, err}
 	}()
-	if db, err = pebble.Open(l.dir, o); err != nil {
-		return nil, damage(err)
+	var r result
+	select {
+	case r = <-opened:
+	case <-l.fault.stopped:
+		select {
+		case r = <-opened: // as it does where it can
+		case <-time.After(openPatience):
+			r.err = l.fault.get()
+		}
+	}
+	if r.err != nil {
+		return nil, damage(r.err)
 	}
 	l.gate.release()
-	return db, nil
+	return r.db, nil
 }
+
+// openPatience is how long an opening may take to end by itself after a fault.
+const openPatience = time.Second
 
 func (l *Log) pebbleOptions(fs vfs.FS, note listener) *pebble.Options {
 	o := &pebble.Options{
