@@ -86,10 +86,19 @@ func (l *Log) try(do func() error) (err error) {
 // damage marks an error that tells of damage.
 func damage(err error) error {
 	if err != nil && pebble.IsCorruptionError(err) && !errors.Is(err, ErrCorrupt) {
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return fmt.Errorf("%w: %w", ErrCorrupt, pebbleError{err})
 	}
 	return err
 }
+
+// A pebbleError leaves out of Pebble's text a line that is for programs.
+type pebbleError struct{ err error }
+
+func (e pebbleError) Error() string {
+	return strings.TrimSuffix(e.err.Error(), "\n<corruption detail carrier>")
+}
+
+func (e pebbleError) Unwrap() error { return e.err }
 
 // A listener is Pebble's Logger. Pebble holds its Fatalf for the end of the
 // process. Here it ends the log: what Pebble does when it returns touches
