@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -55,12 +56,16 @@ func (c *exportCmd) Run() error {
 
 func export(ctx context.Context, log *disk.Log, to io.Writer) error {
 	w := bufio.NewWriterSize(to, 64<<10)
-	q := engine.Query{Channels: []string{"**"}, Bytes: 4 << 20}
+	q := engine.Query{Channels: []string{"**"}, Limit: engine.DefaultLimit, Bytes: 4 << 20}
 	n := 0
 	for {
 		page, err := log.Read(ctx, q)
+		if err != nil && q.Limit > 1 && ctx.Err() == nil {
+			q.Limit = 1 // as far as the log can be read
+			continue
+		}
 		if err != nil {
-			return err
+			return errors.Join(err, w.Flush())
 		}
 		var line []byte
 		for _, m := range page.Messages {

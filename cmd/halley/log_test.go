@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"maps"
 	"os"
@@ -198,29 +199,44 @@ func TestVerify(t *testing.T) {
 	if _, stderr, err := run(t, nil, "log", "verify", "--data-dir", dir); err == nil || !strings.Contains(stderr, dir+": there is no log") {
 		t.Errorf("verify of nothing: %v\n%s", err, stderr)
 	}
-	lines := strings.Repeat(`{"channel":"a","data":"a message"}`+"\n", 1000)
-	if _, stderr, err := run(t, strings.NewReader(lines), "log", "import", "--data-dir", dir); err != nil {
+	var lines strings.Builder
+	for range 5000 { // of which opening reads the newest 2,048
+		fmt.Fprintf(&lines, `{"channel":"a","data":"%s%s%s"}`+"\n", rand.Text(), rand.Text(), rand.Text())
+	}
+	if _, stderr, err := run(t, strings.NewReader(lines.String()), "log", "import", "--data-dir", dir); err != nil {
 		t.Fatalf("import: %v\n%s", err, stderr)
 	}
 	s := serve(t, dir) // which moves what is imported from the log into a table
 	s.stop(syscall.SIGTERM)
-	if out := mustRun(t, "log", "verify", "--data-dir", dir); !strings.HasPrefix(out, "ok: 1000 messages of 1 channels, ") {
+	if out := mustRun(t, "log", "verify", "--data-dir", dir); !strings.HasPrefix(out, "ok: 5000 messages of 1 channels, ") {
 		t.Errorf("verify: %s", out)
 	}
 	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
 	if err != nil || len(tables) == 0 {
 		t.Fatalf("tables are %v, %v", tables, err)
 	}
-	b, err := os.ReadFile(tables[0])
-	if err != nil {
-		t.Fatal(err)
+	var table string
+	var b []byte
+	for _, name := range tables {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(content) > len(b) {
+			table, b = name, content
+		}
 	}
 	b[len(b)/3] ^= 1
-	if err := os.WriteFile(tables[0], b, 0o600); err != nil {
+	if err := os.WriteFile(table, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, stderr, err := run(t, nil, "log", "verify", "--data-dir", dir)
-	if err == nil || !strings.Contains(stderr, "corrupt") || !strings.Contains(stderr, dir) {
+	if err == nil || !strings.Contains(stderr, "corrupt") || !strings.Contains(stderr, dir) || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("verify of what is damaged: %v\n%s", err, stderr)
+	}
+	// What comes before the damage can be had.
+	stdout, stderr, err := run(t, nil, "log", "export", "--data-dir", dir)
+	if n := strings.Count(stdout, "\n"); err == nil || !strings.Contains(stderr, "corrupt") || n == 0 || n >= 5000 {
+		t.Errorf("export of what is damaged: %d messages, %v\n%s", n, err, stderr)
 	}
 }
