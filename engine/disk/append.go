@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/halley-comet/halley/engine"
 )
@@ -41,10 +42,22 @@ func (l *Log) append(ctx context.Context, b engine.Batch, timed bool) (engine.Re
 	case <-ctx.Done():
 		return engine.Receipt{}, ctx.Err()
 	case <-l.fault.stopped:
-		// The writer may never come to answer.
+	}
+	// What was stored before is answered as ever, and what was not is answered
+	// too, unless Pebble holds the writer for good.
+	select {
+	case a := <-r.answer:
+		return a.receipt, a.err
+	case <-ctx.Done():
+		return engine.Receipt{}, ctx.Err()
+	case <-time.After(faultPatience):
 		return engine.Receipt{}, l.unavailable()
 	}
 }
+
+// faultPatience is how long a publisher waits for an answer of a log that has
+// stopped.
+const faultPatience = 200 * time.Millisecond
 
 func check(b *engine.Batch) error {
 	switch n := len(b.Messages); {

@@ -184,7 +184,12 @@ func (l *Log) loadTail() error {
 	var newest []*engine.Message
 	seq := end
 	var bytes int64
-	for ok := it.SeekLT(messageKey(nil, end+1)); ok && len(newest) < tailLen; ok = it.Prev() {
+	most := tailLen
+	if l.opts.ReadOnly {
+		// Nobody follows it, and it may be open for what damage has left.
+		most = 0
+	}
+	for ok := it.SeekLT(messageKey(nil, end+1)); ok && len(newest) < most; ok = it.Prev() {
 		if k := it.Key(); k[0] != messageKeys || lastUint64(k) != seq {
 			break
 		}
