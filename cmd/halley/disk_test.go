@@ -98,7 +98,7 @@ func TestBackupAndRestore(t *testing.T) {
 	s.stop(syscall.SIGTERM)
 
 	for backup, n := range before {
-		if out := mustRun(t, "log", "verify", "--data-dir", backup); !strings.HasPrefix(out, "ok: ") {
+		if out := mustRun(t, "log", "verify", "--data-dir", backup); !strings.HasPrefix(out, "ok, up to ") {
 			t.Errorf("verify %s: %s", backup, out)
 		}
 		if got := strings.Count(mustRun(t, "log", "export", "--data-dir", backup), `"channel":"many"`); uint64(got) < n {

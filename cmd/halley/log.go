@@ -134,8 +134,12 @@ func (c *verifyCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("ok: %d messages of %d channels, %d entries of lists, %d idempotency keys; %d records in all, up to %s\n",
-		r.Messages, r.Channels, r.Entries, r.Keys, r.Records, log.End())
+	fmt.Printf("ok, up to %s\n", log.End())
+	fmt.Printf("messages   %d\n", r.Messages)
+	fmt.Printf("channels   %d\n", r.Channels)
+	fmt.Printf("entries    %d, of lists\n", r.Entries)
+	fmt.Printf("keys       %d, of idempotency\n", r.Keys)
+	fmt.Printf("records    %d, in all\n", r.Records)
 	return nil
 }
 

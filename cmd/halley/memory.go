@@ -8,7 +8,8 @@ import (
 )
 
 // Go lets a heap grow to twice what is live before it collects. Most of a large
-// one here is the log, which is to take what it was given, and not twice that.
+// one here is the log, or the newest messages of one on disk, which are to take
+// what they were given, and not twice that.
 // So what may be garbage is bounded: by as much as is live while that is
 // little, by a part of it, or by least, while it is more.
 const (
