@@ -24,9 +24,10 @@ type logCmd struct {
 	Backup backupCmd `cmd:"" help:"Copy the log, also while a server runs."`
 }
 
-// openForReading opens the log without changing anything.
+// openForReading opens the log without changing anything. Nobody follows it, so
+// the newest messages are not read, and may be damaged.
 func (d dataDir) openForReading() (*disk.Log, error) {
-	return openLog(d.DataDir, disk.Options{ReadOnly: true})
+	return openLog(d.DataDir, disk.Options{ReadOnly: true, TailBytes: 1})
 }
 
 // interruptible returns a context that ends with the first signal. The second
