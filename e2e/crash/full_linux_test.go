@@ -201,9 +201,12 @@ func TestLimit(t *testing.T) {
 		random := rand.New(rand.NewPCG(rand.Uint64(), 0))
 		p := newPublisher(t, s, i, random, new(acks))
 		publishing.Go(func() {
-			data := make([]byte, 40<<10) // that nothing makes smaller
-			for left.Add(int64(-len(data))) > 0 {
-				for i := 0; i < len(data); i += 8 {
+			for {
+				data := make([]byte, 4<<10<<random.IntN(9))
+				if left.Add(int64(-len(data))) < 0 {
+					return
+				}
+				for i := 0; i < len(data); i += 8 { // what nothing makes smaller
 					binary.NativeEndian.PutUint64(data[i:], random.Uint64())
 				}
 				r := &publish{query: url.Values{"channel": {fmt.Sprint("c/", random.IntN(100))}}, contentType: "image/png", body: data, names: make([]name, 1)}
