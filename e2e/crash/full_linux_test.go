@@ -250,3 +250,35 @@ func TestLimit(t *testing.T) {
 	}
 	t.Logf("published %d MiB with a limit of %d MiB: the disk had at most %d MiB in use, and always %d MiB free", total>>20, limit>>20, highest>>20, least>>20)
 }
+
+// TestStartOnFull starts the server on a disk that has not a byte left. It says
+// why it cannot, or serves readers. It loses nothing.
+func TestStartOnFull(t *testing.T) {
+	r, space := fill(t)
+	dir := filepath.Dir(space)
+	r.check()
+	r.server.kill()
+	_, free := used(t, dir)
+	rest := filepath.Join(dir, "rest")
+	if err := os.WriteFile(rest, make([]byte, free), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.server.launch()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_, err := r.server.process.Await(ctx, ready)
+	switch {
+	case err == nil:
+		r.ledger.read(false)
+		r.server.kill()
+	case ctx.Err() != nil: // It neither serves nor ends.
+		t.Error(err)
+		r.server.kill()
+	case !strings.Contains(r.server.process.Output(), "no space left on device"):
+		t.Error(err)
+	}
+	if err := os.Remove(rest); err != nil {
+		t.Fatal(err)
+	}
+	r.goOn(space)
+}
