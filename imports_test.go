@@ -23,8 +23,8 @@ func TestImports(t *testing.T) {
 	for pkg, allowed := range map[string][]string{
 		".":                    {"/engine", "/internal/front", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/transport", "/internal/wire", "github.com/gobwas/"},
 		"./engine":             nil,
-		"./engine/memory":      {"/engine"},
-		"./engine/disk":        append([]string{"/engine"}, pebble...),
+		"./engine/memory":      {"/engine", "/engine/internal/bell"},
+		"./engine/disk":        append([]string{"/engine", "/engine/internal/bell"}, pebble...),
 		"./internal/front":     {"/engine", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/wire"},
 		"./internal/handback":  nil,
 		"./internal/socket":    nil,

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
@@ -77,4 +79,11 @@ func (c *Cursor) UnmarshalText(b []byte) error {
 		*c = p
 	}
 	return err
+}
+
+// NewEpoch returns an epoch that no log has had: 64 random bits.
+func NewEpoch() string {
+	var b [8]byte
+	rand.Read(b[:])
+	return strconv.FormatUint(binary.NativeEndian.Uint64(b[:]), 36)
 }

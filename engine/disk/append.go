@@ -22,8 +22,8 @@ func (l *Log) append(ctx context.Context, b engine.Batch, timed bool) (engine.Re
 	if err := ctx.Err(); err != nil {
 		return engine.Receipt{}, err
 	}
-	if err := check(&b); err != nil {
-		return engine.Receipt{}, err
+	if err := b.Check(); err != nil {
+		return engine.Receipt{}, fmt.Errorf("disk: %w", err)
 	}
 	r := newRequest(&b)
 	r.timed = timed
@@ -58,23 +58,6 @@ func (l *Log) append(ctx context.Context, b engine.Batch, timed bool) (engine.Re
 // faultPatience is how long a publisher waits for an answer of a log that has
 // stopped.
 const faultPatience = 200 * time.Millisecond
-
-func check(b *engine.Batch) error {
-	switch n := len(b.Messages); {
-	case n == 0:
-		return fmt.Errorf("disk: %w: empty batch", engine.ErrInvalid)
-	case n > engine.MaxBatch:
-		return fmt.Errorf("disk: %w: batch of %d messages, at most %d", engine.ErrInvalid, n, engine.MaxBatch)
-	case len(b.Key) > engine.MaxKey:
-		return fmt.Errorf("disk: %w: key of %d bytes, at most %d", engine.ErrInvalid, len(b.Key), engine.MaxKey)
-	}
-	for i := range b.Messages {
-		if err := b.Messages[i].Check(); err != nil {
-			return fmt.Errorf("disk: message %d of %d: %w", i+1, len(b.Messages), err)
-		}
-	}
-	return nil
-}
 
 const (
 	// maxBatch bounds a publisher's batch, by far below what Pebble takes.

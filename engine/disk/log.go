@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/engine/internal/bell"
 )
 
 // Errors of Open that callers branch on.
@@ -43,7 +44,7 @@ type Log struct {
 	fault  fault
 	tail   tail
 	end    atomic.Uint64 // stored under tail.mu, after its message was pushed
-	bell   bell          // rung after end has moved
+	bell   bell.Bell     // rung after end has moved
 	queue  queue
 	// What the writer has applied, on its way to be synced. There is room for
 	// none: one is synced while the writer makes the next.
@@ -189,24 +190,17 @@ func (l *Log) cursor(seq uint64) engine.Cursor { return engine.Cursor{Epoch: l.e
 
 // Wait implements engine.Engine.
 func (l *Log) Wait(ctx context.Context, after engine.Cursor) error {
-	for {
-		if l.isClosed() {
-			return engine.ErrClosed
-		}
-		if l.End() != after {
-			return nil
-		}
-		rung := l.bell.listen()
-		if l.End() != after {
-			continue
-		}
-		select {
-		case <-rung:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-l.done:
-		}
+	moved := func() bool { return l.End() != after }
+	if !l.isClosed() && moved() { // without a lock
+		return nil
 	}
+	if err := l.bell.Wait(ctx, l.done, moved); err != nil {
+		return err
+	}
+	if l.isClosed() {
+		return engine.ErrClosed
+	}
+	return nil
 }
 
 // Close implements engine.Engine. What publishers had handed over by then is

@@ -21,8 +21,8 @@ func (l *Log) Read(ctx context.Context, q engine.Query) (engine.Page, error) {
 	if err := ctx.Err(); err != nil {
 		return engine.Page{}, err
 	}
-	if err := checkQuery(&q); err != nil {
-		return engine.Page{}, err
+	if err := q.Check(); err != nil {
+		return engine.Page{}, fmt.Errorf("disk: %w", err)
 	}
 	if q.After == l.End() {
 		// Nothing is after the end, and nothing was removed after it.
@@ -47,25 +47,6 @@ func (l *Log) Read(ctx context.Context, q engine.Query) (engine.Page, error) {
 		l.fault.set(err)
 	}
 	return engine.Page{}, fmt.Errorf("disk: %s: read: %w: %w", l.dir, engine.ErrUnavailable, err)
-}
-
-func checkQuery(q *engine.Query) error {
-	switch {
-	case len(q.Channels) == 0:
-		return fmt.Errorf("disk: %w: query without channels", engine.ErrInvalid)
-	case q.From != nil && len(q.From) != len(q.Channels):
-		return fmt.Errorf("disk: %w: From has %d entries for %d channels", engine.ErrInvalid, len(q.From), len(q.Channels))
-	case q.Limit < 0:
-		return fmt.Errorf("disk: %w: limit %d is negative", engine.ErrInvalid, q.Limit)
-	case q.Bytes < 0:
-		return fmt.Errorf("disk: %w: bytes %d is negative", engine.ErrInvalid, q.Bytes)
-	}
-	for _, c := range q.Channels {
-		if err := engine.CheckPattern(c); err != nil {
-			return fmt.Errorf("disk: %w", err)
-		}
-	}
-	return nil
 }
 
 // bounds returns where a query begins and ends in a log with the given end,

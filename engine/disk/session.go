@@ -1,12 +1,10 @@
 package disk
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -112,11 +110,11 @@ func (l *Log) wantEmpty() error {
 func (l *Log) begin() error {
 	s := session{fsync: l.opts.Fsync, boot: l.opts.bootID(), place: l.opts.identity(l.dir)}
 	if l.opened.New {
-		l.epoch = newEpoch()
+		l.epoch = engine.NewEpoch()
 		return l.record(s, true)
 	}
 	if why := l.newEpoch(s); why != "" {
-		l.epoch, l.opened.NewEpoch = newEpoch(), why
+		l.epoch, l.opened.NewEpoch = engine.NewEpoch(), why
 	}
 	if err := l.record(s, false); err != nil || l.last.ended != copied {
 		return err
@@ -200,12 +198,6 @@ func (l *Log) get(key []byte) ([]byte, error) {
 	}
 	defer closer.Close()
 	return append([]byte{}, v...), nil
-}
-
-func newEpoch() string {
-	var b [8]byte
-	rand.Read(b[:])
-	return strconv.FormatUint(binary.NativeEndian.Uint64(b[:]), 36)
 }
 
 // kernelBootID returns what changes with every start of the machine, "" where

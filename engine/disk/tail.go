@@ -148,7 +148,7 @@ func (l *Log) publish(messages []stored) {
 	}
 	l.end.Store(l.tail.next - 1)
 	l.tail.mu.Unlock()
-	l.bell.ring()
+	l.bell.Ring()
 }
 
 // Tail implements engine.Engine. The log holds its newest 65,536 messages, fewer

@@ -17,8 +17,8 @@ func (l *Log) Append(ctx context.Context, b engine.Batch) (engine.Receipt, error
 	if err := ctx.Err(); err != nil {
 		return engine.Receipt{}, err
 	}
-	if err := check(&b); err != nil {
-		return engine.Receipt{}, err
+	if err := b.Check(); err != nil {
+		return engine.Receipt{}, fmt.Errorf("memory: %w", err)
 	}
 	var one [1]*engine.Message
 	messages := one[:0]
@@ -36,7 +36,7 @@ func (l *Log) Append(ctx context.Context, b engine.Batch) (engine.Receipt, error
 	r, err := l.appendLocked(&b, messages)
 	l.mu.Unlock()
 	if err == nil && !r.Repeated {
-		l.bell.ring()
+		l.bell.Ring()
 	}
 	return r, err
 }
@@ -44,23 +44,6 @@ func (l *Log) Append(ctx context.Context, b engine.Batch) (engine.Receipt, error
 // AppendNow implements engine.Immediate.
 func (l *Log) AppendNow(b engine.Batch) (engine.Receipt, error) {
 	return l.Append(context.Background(), b)
-}
-
-func check(b *engine.Batch) error {
-	switch n := len(b.Messages); {
-	case n == 0:
-		return fmt.Errorf("memory: %w: empty batch", engine.ErrInvalid)
-	case n > engine.MaxBatch:
-		return fmt.Errorf("memory: %w: batch of %d messages, at most %d", engine.ErrInvalid, n, engine.MaxBatch)
-	case len(b.Key) > engine.MaxKey:
-		return fmt.Errorf("memory: %w: key of %d bytes, at most %d", engine.ErrInvalid, len(b.Key), engine.MaxKey)
-	}
-	for i := range b.Messages {
-		if err := b.Messages[i].Check(); err != nil {
-			return fmt.Errorf("memory: message %d of %d: %w", i+1, len(b.Messages), err)
-		}
-	}
-	return nil
 }
 
 func newMessage(from *engine.Message) *engine.Message {

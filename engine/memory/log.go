@@ -2,15 +2,13 @@ package memory
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"math"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/engine/internal/bell"
 )
 
 // A Log is an engine.Engine in memory.
@@ -20,7 +18,7 @@ type Log struct {
 	epoch  string
 	end    atomic.Uint64  // stored under mu
 	due    atomic.Int64   // Unix ms when the next thing expires; stored under mu
-	bell   bell           // rung after end has moved
+	bell   bell.Bell      // rung after end has moved
 	done   chan struct{}  // closed by Close
 	wg     sync.WaitGroup // has one for the timer that is set, or for sweep
 
@@ -55,7 +53,7 @@ func New(opts Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{opts: opts, epoch: newEpoch(), window: milliseconds(opts.KeyWindow), done: make(chan struct{})}
+	l := &Log{opts: opts, epoch: engine.NewEpoch(), window: milliseconds(opts.KeyWindow), done: make(chan struct{})}
 	l.due.Store(never)
 	whole := pattern{"", engine.Below}
 	g := &group{refs: 1} // so that it stays
@@ -66,12 +64,6 @@ func New(opts Options) (*Log, error) {
 	return l, nil
 }
 
-func newEpoch() string {
-	var b [8]byte
-	rand.Read(b[:])
-	return strconv.FormatUint(binary.NativeEndian.Uint64(b[:]), 36)
-}
-
 // End implements engine.Engine. It takes no lock.
 func (l *Log) End() engine.Cursor { return l.cursor(l.end.Load()) }
 
@@ -79,24 +71,17 @@ func (l *Log) cursor(seq uint64) engine.Cursor { return engine.Cursor{Epoch: l.e
 
 // Wait implements engine.Engine.
 func (l *Log) Wait(ctx context.Context, after engine.Cursor) error {
-	for {
-		if l.isClosed() {
-			return engine.ErrClosed
-		}
-		if l.End() != after {
-			return nil
-		}
-		rung := l.bell.listen()
-		if l.End() != after {
-			continue
-		}
-		select {
-		case <-rung:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-l.done:
-		}
+	moved := func() bool { return l.End() != after }
+	if !l.isClosed() && moved() { // without a lock
+		return nil
 	}
+	if err := l.bell.Wait(ctx, l.done, moved); err != nil {
+		return err
+	}
+	if l.isClosed() {
+		return engine.ErrClosed
+	}
+	return nil
 }
 
 // Close implements engine.Engine.

@@ -18,8 +18,8 @@ func (l *Log) Read(ctx context.Context, q engine.Query) (engine.Page, error) {
 	if err := ctx.Err(); err != nil {
 		return engine.Page{}, err
 	}
-	if err := checkQuery(&q); err != nil {
-		return engine.Page{}, err
+	if err := q.Check(); err != nil {
+		return engine.Page{}, fmt.Errorf("memory: %w", err)
 	}
 	if q.After == l.End() {
 		// Nothing is after the end, and nothing was removed after it.
@@ -34,25 +34,6 @@ func (l *Log) Read(ctx context.Context, q engine.Query) (engine.Page, error) {
 		return engine.Page{}, engine.ErrClosed
 	}
 	return l.readLocked(&q), nil
-}
-
-func checkQuery(q *engine.Query) error {
-	switch {
-	case len(q.Channels) == 0:
-		return fmt.Errorf("memory: %w: query without channels", engine.ErrInvalid)
-	case q.From != nil && len(q.From) != len(q.Channels):
-		return fmt.Errorf("memory: %w: From has %d entries for %d channels", engine.ErrInvalid, len(q.From), len(q.Channels))
-	case q.Limit < 0:
-		return fmt.Errorf("memory: %w: limit %d is negative", engine.ErrInvalid, q.Limit)
-	case q.Bytes < 0:
-		return fmt.Errorf("memory: %w: bytes %d is negative", engine.ErrInvalid, q.Bytes)
-	}
-	for _, c := range q.Channels {
-		if err := engine.CheckPattern(c); err != nil {
-			return fmt.Errorf("memory: %w", err)
-		}
-	}
-	return nil
 }
 
 // readLocked answers a valid query.
