@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -149,6 +150,57 @@ func TestNever(t *testing.T) {
 		t.Errorf("the log ends at %v, want %v", l.End(), end)
 	}
 	l.Close()
+}
+
+// TestNeverHoles cuts the power on a log that is not synced, of which some
+// blocks are on the disk and others are not. It opens with what lies before the
+// first hole, in a new epoch.
+func TestNeverHoles(t *testing.T) {
+	cut, kept := 0, uint64(0)
+	for i := range rounds(t, 12) {
+		mem := vfs.NewCrashableMem()
+		boot := "one"
+		opts := Options{Fsync: Never, fs: mem, bootID: func() string { return boot }, Limit: 32 << 20}
+		l := reopen(t, "log", opts)
+		epoch := l.End().Epoch
+		data := make([]byte, 1+100*i)
+		for n := range 300 {
+			data[0] = byte(n)
+			if _, err := l.Append(t.Context(), engine.Batch{Messages: []engine.Message{{Channel: "a", Data: bytes.Clone(data)}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		crashed := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50 + 5*(i%10), RNG: rand.New(rand.NewPCG(uint64(i), 0))})
+		l.Close()
+		boot = "two"
+		opts.fs = crashed
+		l = reopen(t, "log", opts)
+		if found := l.Opened(); !found.Unclean || found.NewEpoch == "" || l.End().Epoch == epoch {
+			t.Errorf("Opened: %+v, epoch %s, was %s", found, l.End().Epoch, epoch)
+		} else if found.Cut > 0 {
+			cut++
+		}
+		for n, m := range readAll(t, l, "a") {
+			if m.ID.Seq != uint64(n+1) || m.Data[0] != byte(n) {
+				t.Fatalf("message %d is %v, %d", n, m.ID, m.Data[0])
+			}
+		}
+		if _, err := l.Verify(t.Context()); err != nil {
+			t.Error(err)
+		}
+		kept += l.End().Seq
+		publish(t, l, "a", 1)
+		l.Close()
+		// Once more, with what the first opening has left.
+		l = reopen(t, "log", opts)
+		if _, err := l.Verify(t.Context()); err != nil || l.Opened().NewEpoch != "" {
+			t.Errorf("opened again: %+v, %v", l.Opened(), err)
+		}
+		l.Close()
+	}
+	if cut == 0 || kept == 0 {
+		t.Errorf("%d logs were cut, %d messages were kept", cut, kept)
+	}
 }
 
 func publish(t *testing.T, l *Log, channel string, n int) engine.Receipt {

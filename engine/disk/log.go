@@ -140,7 +140,10 @@ func (l *Log) look() error {
 	case desc.FormatMajorVersion > pebbleFormat:
 		return fmt.Errorf("%w: Pebble's %v, this is %v", ErrFormat, desc.FormatMajorVersion, pebbleFormat)
 	}
-	db, err := l.openForReading()
+	db, err := l.openForReading(l.opts.fs)
+	if errors.Is(err, ErrCorrupt) && !l.opts.ReadOnly {
+		db, err = l.cutUnsynced(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -148,9 +151,11 @@ func (l *Log) look() error {
 	if err := l.recall(); err != nil {
 		return err
 	}
-	if l.opened.Cut, err = l.findTorn(); err != nil {
+	torn, err := l.findTorn()
+	if err != nil {
 		return err
 	}
+	l.opened.Cut += torn
 	if l.opts.ReadOnly {
 		if l.opened.New {
 			return fmt.Errorf("there is no log: %w", fs.ErrNotExist)

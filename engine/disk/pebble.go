@@ -46,11 +46,11 @@ func (s *caches) release() {
 }
 
 // openForReading changes nothing, and begins nothing in the background.
-func (l *Log) openForReading() (*pebble.DB, error) {
+func (l *Log) openForReading(fs vfs.FS) (*pebble.DB, error) {
 	// What is wrong is an error here, and no fault of a log in use.
 	none := new(fault)
 	none.init()
-	o := l.pebbleOptions(l.opts.fs, listener{none})
+	o := l.pebbleOptions(fs, listener{none})
 	o.ReadOnly = true
 	db, err := pebble.Open(l.dir, o)
 	return db, damage(err)

@@ -44,6 +44,12 @@ func (s *session) decode(b []byte) bool {
 	return ok
 }
 
+// lost tells whether what the session had acknowledged may be lost, at a boot of
+// the machine. Without a boot id there is no telling whether that went down.
+func (s *session) lost(boot string) bool {
+	return s.fsync == Never && s.ended == notEnded && (boot == "" || s.boot != boot)
+}
+
 // Opened tells what Open found in the directory.
 type Opened struct {
 	// New is set where there was no log.
@@ -52,7 +58,8 @@ type Opened struct {
 	// machine went down.
 	Unclean bool
 	// Cut is how many bytes were cut from the end of the write-ahead log: of a
-	// write that a crash tore, and that nobody had been told of.
+	// write that a crash tore, and that nobody had been told of; after Never and
+	// a crash of the machine, all from the first hole on.
 	Cut int64
 	// NewEpoch tells why the log began a new epoch, "" if it did not. All
 	// cursors from before are gaps then.
@@ -89,7 +96,7 @@ func (l *Log) recall() error {
 	} else if copy {
 		l.last.ended = copied
 	}
-	l.opened = Opened{Unclean: l.last.ended == notEnded}
+	l.opened.New, l.opened.Unclean = false, l.last.ended == notEnded
 	return nil
 }
 
@@ -125,8 +132,6 @@ func (l *Log) begin() error {
 // newEpoch tells why sequences might be given out twice if the epoch stayed, ""
 // if they cannot.
 func (l *Log) newEpoch(now session) string {
-	// Without a boot id there is no telling whether the machine went down.
-	sameBoot := now.boot != "" && l.last.boot == now.boot
 	switch {
 	case l.opts.NewEpoch:
 		return "asked for"
@@ -134,7 +139,7 @@ func (l *Log) newEpoch(now session) string {
 		return "a backup"
 	case now.place != l.last.place && now.place != "" && l.last.place != "":
 		return "a copy of the directory"
-	case l.last.fsync == Never && l.last.ended == notEnded && !sameBoot:
+	case l.last.lost(now.boot):
 		return "the machine went down, and what it had was not synced"
 	}
 	return ""
