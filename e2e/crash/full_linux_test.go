@@ -188,7 +188,7 @@ func (s *subscriber) awaitHeartbeat() {
 // refused. The disk is larger than the limit by what logs, tables before their
 // compaction and the compaction itself take at most.
 func TestLimit(t *testing.T) {
-	const size, limit = 1 << 30, 64 << 20
+	const size, limit = 512 << 20, 64 << 20
 	dir := mount(t, size)
 	s := newServer(t, filepath.Join(dir, "data"), "--retain-count", "0", "--retain-bytes", "0", "--disk-limit", fmt.Sprint(limit, "B"))
 	s.start()

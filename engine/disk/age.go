@@ -67,7 +67,7 @@ func (t *trimming) trimQueue(q *ageQueue, now int64) error {
 		}
 		seq, time := lastUint64(t.it.Key()), int64(lastUint64(t.it.Value()))
 		done := false
-		if now >= due(time, q.age) && t.left > 0 {
+		if now >= due(time, q.age) && t.left > 0 && t.more > 0 {
 			var err error
 			if done, err = t.expire(q, seq, time, now); err != nil {
 				return err
@@ -78,7 +78,7 @@ func (t *trimming) trimQueue(q *ageQueue, now int64) error {
 			return nil
 		}
 		t.b.Delete(t.it.Key(), nil)
-		t.left--
+		t.more--
 	}
 	q.next, q.from = never, t.log.writer.end+1
 	return damage(t.it.Error())

@@ -285,8 +285,9 @@ func (c *crasher) checkMissing(l *Log, kept map[uint64]bool) {
 // last rounds, and some older ones.
 func (c *crasher) checkKeys(l *Log) {
 	for i, k := range c.keys {
-		if i < len(c.keys)-500 && c.rand.IntN(len(c.keys)) > 100 {
-			continue
+		old := i < len(c.keys)-500
+		if old && (c.opts.Limit > 0 || c.rand.IntN(len(c.keys)) > 100) {
+			continue // a limit bounds keys as well
 		}
 		r, err := l.Append(context.Background(), k.batch)
 		want := k.receipt

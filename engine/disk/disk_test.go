@@ -38,7 +38,7 @@ func TestEngineOnDisk(t *testing.T) {
 	enginetest.Run(t, enginetest.Suite{
 		Open: func(dir string, o enginetest.Options) (engine.Engine, error) {
 			opts := suiteOptions(o)
-			opts.Fsync, opts.TailBytes = Never, 120*tailMessage
+			opts.Fsync, opts.TailBytes = Never, 200*tailMessage
 			return Open(dir, opts)
 		},
 		Durable: true,

@@ -46,7 +46,7 @@
 //	0x01 "session"                         ending 1, mode 1, boot id, 0x00,
 //	                                       identity of the directory
 //	0x01 "state"                           end 8, time 8, messages 8, bytes 8,
-//	                                       oldest 8, floor 8, trims 8
+//	                                       oldest 8, floor 8, trims 8, keys 8
 //	0x01 "rules"                           a digest of the retention rules that
 //	                                       all channels were last looked at for
 //	0x02 seq 8                             a message: see record.go
@@ -55,8 +55,8 @@
 //	0x04 kind 1 name                       seq 8: the highest removed of a list
 //	0x05 age 8 seq 8                       time 8: the queue of what is kept for
 //	                                       so many milliseconds
-//	0x06 key                               digest 32, seq 8, count 4, time 8
-//	0x07 time 8 seq 8                      the key that was stored then
+//	0x06 hash of a key, 16                 digest 32, seq 8, count 4, time 8
+//	0x07 time 8 seq 8                      the hash of the key stored then
 //	0x08 channel                           nothing: it holds more than it may
 //
 // A channel's entry counts the channel's messages and their sizes up to and

@@ -157,9 +157,12 @@ func (f *logFile) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Preallocate implements vfs.File.
+// Preallocate implements vfs.File. There may be room for what is written, if
+// not for all of it.
 func (f *logFile) Preallocate(offset, length int64) error {
-	f.try(func() error { return f.File.Preallocate(offset, length) })
+	if f.log.fault.get() == nil {
+		_ = f.File.Preallocate(offset, length)
+	}
 	return nil
 }
 

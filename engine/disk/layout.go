@@ -56,7 +56,7 @@ func ageKey(dst []byte, age int64, seq uint64) []byte {
 	return appendUint64(appendUint64(append(dst, ageKeys), uint64(age)), seq)
 }
 
-func keyKey(dst []byte, key string) []byte { return append(append(dst, keyKeys), key...) }
+func keyKey(dst []byte, key keyHash) []byte { return append(append(dst, keyKeys), key[:]...) }
 
 func expiryKey(dst []byte, time int64, seq uint64) []byte {
 	return appendUint64(appendUint64(append(dst, expiryKeys), uint64(time)), seq)
@@ -73,12 +73,13 @@ type state struct {
 	oldest   uint64 // no message kept is older; one may be newer
 	floor    uint64 // what a list without a trim record had removed at most
 	trims    uint64 // trim records
+	keys     uint64 // idempotency keys
 }
 
-const stateLen = 7 * 8
+const stateLen = 8 * 8
 
 func (s *state) append(dst []byte) []byte {
-	for _, v := range [...]uint64{s.end, uint64(s.time), s.messages, uint64(s.bytes), s.oldest, s.floor, s.trims} {
+	for _, v := range [...]uint64{s.end, uint64(s.time), s.messages, uint64(s.bytes), s.oldest, s.floor, s.trims, s.keys} {
 		dst = appendUint64(dst, v)
 	}
 	return dst
@@ -89,7 +90,7 @@ func (s *state) decode(b []byte) bool {
 		return false
 	}
 	at := func(i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
-	*s = state{at(0), int64(at(1)), at(2), int64(at(3)), at(4), at(5), at(6)}
+	*s = state{at(0), int64(at(1)), at(2), int64(at(3)), at(4), at(5), at(6), at(7)}
 	return true
 }
 

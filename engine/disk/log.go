@@ -100,8 +100,8 @@ func (l *Log) open() error {
 		}
 	}
 	lock, err := pebble.LockDirectory(l.dir, l.opts.fs)
-	if errors.Is(err, fs.ErrNotExist) {
-		return err
+	if pathError := (*fs.PathError)(nil); errors.As(err, &pathError) {
+		return err // of the file, not of the lock
 	} else if err != nil {
 		return fmt.Errorf("%w: %w", ErrInUse, err)
 	}

@@ -64,7 +64,8 @@ type Options struct {
 	Limit int64
 
 	// KeyWindow is how long a batch's Key is remembered. Zero means 10
-	// minutes.
+	// minutes. The oldest are forgotten earlier where they would take more than
+	// a quarter of Limit: 192 bytes each, and there are more than 4,096.
 	KeyWindow time.Duration
 
 	// TailBytes bounds the newest messages that are held in memory for live

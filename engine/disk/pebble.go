@@ -115,9 +115,10 @@ func (l *Log) pebbleOptions(fs vfs.FS, note listener) *pebble.Options {
 		// Lists overlap from table to table, and each compaction of theirs
 		// rewrites messages beside them. With fewer of them publishing takes
 		// two thirds of the processor's time, and a seek looks into more tables.
-		L0CompactionThreshold: 8,
-		L0StopWritesThreshold: 24,
-		Logger:                note,
+		L0CompactionThreshold:      8,
+		L0StopWritesThreshold:      24,
+		CompactionConcurrencyRange: func() (lower, upper int) { return 1, 2 },
+		Logger:                     note,
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)

@@ -126,6 +126,9 @@ func (l *Log) readDisk(ctx context.Context, q *engine.Query) (engine.Page, error
 			if kind == engine.Exact {
 				// A channel loses its oldest first.
 				low = max(low, removed+1)
+			} else {
+				// Removed since the list's record was dropped.
+				removed = max(removed, s.floor)
 			}
 		}
 		trimmed = max(trimmed, min(removed, end))

@@ -79,11 +79,12 @@ func (t *trimming) sweep(int64) error {
 	return nil
 }
 
-// queue puts a message into the queue of an age, unless it was stored for it.
-// What is in the queue of another one is found done there.
+// queue puts a message into the queue of an age. That of the age it was stored
+// for may have let it go meanwhile, under other rules. What is in the queue of
+// another one is found done there.
 func (t *trimming) queue(seq uint64, age int64) error {
-	m, rec, err := t.log.readMessage(seq)
-	if err != nil || m == nil || rec.age == age {
+	m, _, err := t.log.readMessage(seq)
+	if err != nil || m == nil {
 		return err
 	}
 	t.enqueue(age, seq, m.Time)

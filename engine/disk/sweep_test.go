@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/halley-comet/halley/engine"
@@ -92,6 +93,46 @@ func TestRulesBetween(t *testing.T) {
 			break
 		} else if time.Since(begin) > 10*time.Second {
 			t.Fatalf("the message is in no queue but that of %d", rec.age)
+		}
+	}
+}
+
+// TestAgeAgain has an age, then none, then the same one again. What the age's
+// queue let go meanwhile is in it again.
+func TestAgeAgain(t *testing.T) {
+	fs := vfs.NewMem()
+	open := func(age time.Duration) *Log {
+		t.Helper()
+		return reopen(t, "log", Options{fs: fs, Rules: []engine.RetentionRule{{Pattern: "a", Retention: engine.Retention{Age: age}}}})
+	}
+	const age = 300 * time.Millisecond
+	l := open(age)
+	publish(t, l, "a", 1)
+	l.Close()
+	l = open(0)
+	// The age's queue lets go of it, which shows in nothing else.
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: []byte{ageKeys}, UpperBound: []byte{ageKeys + 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		empty := !it.First()
+		it.Close()
+		if empty {
+			break
+		} else if time.Since(begin) > 10*time.Second {
+			t.Fatal("the queue has the message still")
+		}
+	}
+	if n := l.Stats().Messages; n != 1 {
+		t.Fatalf("without an age %d messages are kept", n)
+	}
+	l.Close()
+	l = open(age)
+	defer l.Close()
+	for begin := time.Now(); l.Stats().Messages > 0; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal("the message is kept")
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 const (
 	tailLen     = 1 << 16
 	tailMessage = 384 // what a message takes in memory beside its data
+	tailList    = 96  // and for each list but two
 )
 
 // A tail is the newest messages of the log without a hole, those among them
@@ -69,7 +70,9 @@ func (h *held) list(p pattern) int {
 
 func (t *tail) at(seq uint64) *held { return &t.slots[seq&uint64(len(t.slots)-1)] }
 
-func tailCost(m *engine.Message) int64 { return tailMessage + size(m) }
+func tailCost(m *engine.Message) int64 {
+	return tailMessage + size(m) + int64(len(m.Channel)) + tailList*int64(strings.Count(m.Channel, "/"))
+}
 
 // begin empties the tail. The next message has the sequence.
 func (t *tail) begin(next uint64) {

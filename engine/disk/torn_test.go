@@ -170,13 +170,7 @@ func (c *crasher) tearTail(before, after []byte, synced int) []byte {
 			torn = append(torn, byte(c.rand.Uint32()))
 		}
 	}
-	kinds := 5
-	if c.opts.Fsync == Never {
-		// Pebble takes what it wrote for synced, so sectors that are missing
-		// before others are damage to it, and Open refuses the log.
-		kinds = 4
-	}
-	switch c.rand.IntN(kinds) {
+	switch c.rand.IntN(5) {
 	case 0:
 	case 1: // what was in that place before
 		torn = append(torn, before[min(cut, len(before)):]...)

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -18,13 +19,17 @@ const (
 	trimDelay = 50 * time.Millisecond
 )
 
-// due returns when there is something to remove, in Unix milliseconds.
-func (l *Log) due() int64 {
+// due returns when there is something to remove, in Unix milliseconds, as of
+// now.
+func (l *Log) due(now int64) int64 {
 	w := &l.writer
-	if l.overLimit() || w.sweep.from != nil || w.forget.busy(&w.state, l.opts.maxTrims) {
+	if l.overLimit() || l.manyKeys() || w.sweep.from != nil || w.forget.busy(&w.state, l.opts.maxTrims) {
 		return 0
 	}
-	t := min(w.trimAt, due(w.keys.next, milliseconds(l.opts.KeyWindow)))
+	t := due(w.keys.next, milliseconds(l.opts.KeyWindow))
+	if !w.trimAt.IsZero() {
+		t = min(t, now+milliseconds(max(time.Until(w.trimAt), 0)))
+	}
 	for _, q := range w.ages {
 		t = min(t, due(q.next, q.age))
 	}
@@ -39,6 +44,12 @@ func due(time, after int64) int64 {
 	return time + after
 }
 
+// manyKeys tells whether idempotency keys take too much of the limit. Then the
+// oldest go before their time.
+func (l *Log) manyKeys() bool {
+	return l.opts.Limit > 0 && l.writer.state.keys > uint64(max(l.opts.Limit/4/keyCost, minKeys))
+}
+
 // overLimit never lets the newest message go.
 func (l *Log) overLimit() bool {
 	w := &l.writer
@@ -48,8 +59,8 @@ func (l *Log) overLimit() bool {
 func (l *Log) markFull(channel string) {
 	w := &l.writer
 	w.full[channel] = struct{}{}
-	if w.trimAt == never {
-		w.trimAt = time.Now().Add(l.opts.delay).UnixMilli()
+	if w.trimAt.IsZero() {
+		w.trimAt = time.Now().Add(l.opts.delay)
 	}
 }
 
@@ -73,7 +84,8 @@ type trimming struct {
 	b    *pebble.Batch
 	it   *pebble.Iterator // of what is on disk before the step
 	list *pebble.Iterator // the same, standing on first
-	left int              // messages and keys that the step may still remove
+	left int              // messages that the step may still remove
+	more int              // keys, and entries of queues
 
 	at    *channel
 	first entry // of at, with its first message
@@ -98,6 +110,7 @@ func (l *Log) trim(now int64) error {
 	l.writer.channels.shrink(l.opts.channels)
 	t := &trimming{log: l, left: trimStep, entries: make(map[string]*change), trims: make(map[string]uint64)}
 	t.left = max(t.left, 2*l.writer.stored)
+	t.more = 2 * t.left
 	var err error
 	if t.it, err = l.db.NewIter(nil); err != nil {
 		return damage(err)
@@ -147,9 +160,9 @@ func (t *trimming) findOldest(int64) error {
 const claimBytes = 1 << 20
 
 // trimFull removes what channels hold over their count and bytes.
-func (t *trimming) trimFull(now int64) error {
+func (t *trimming) trimFull(int64) error {
 	w := &t.log.writer
-	if now < w.trimAt {
+	if w.trimAt.IsZero() || time.Until(w.trimAt) > 0 {
 		return nil
 	}
 	for name := range w.full {
@@ -168,7 +181,7 @@ func (t *trimming) trimFull(now int64) error {
 		t.b.Delete(fullKey(nil, name), nil)
 		delete(w.full, name)
 	}
-	w.trimAt = never
+	w.trimAt = time.Time{}
 	return nil
 }
 
@@ -249,7 +262,8 @@ func (t *trimming) removeFirst(ch *channel) error {
 	ch.first.bytes += size
 	ch.next = seq + 1
 	t.removed = append(t.removed, seq)
-	t.left--
+	// One of a deep channel is in many lists.
+	t.left -= 1 + strings.Count(ch.name, "/")/8
 	if t.i++; ch.count() == 0 {
 		t.at = nil
 	} else if t.i < len(t.first.seqs) {

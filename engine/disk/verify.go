@@ -231,6 +231,8 @@ func (v *verification) checkState() error {
 		return corrupt("the state's end is %d, there is message %d", s.end, v.newest)
 	case v.oldest != 0 && v.oldest < s.oldest:
 		return corrupt("the state's oldest is %d, there is message %d", s.oldest, v.oldest)
+	case s.keys != v.report.Keys:
+		return corrupt("the state counts %d idempotency keys, there are %d", s.keys, v.report.Keys)
 	case s.trims != v.trims:
 		return corrupt("the state counts %d trim records, there are %d", s.trims, v.trims)
 	}

@@ -87,7 +87,7 @@ func TestVerify(t *testing.T) {
 		"a trim record after":        {set(trimKey(nil, "few/a", engine.Exact), appendUint64(nil, 80)), "removed were all up to 80"},
 		"a trim record missing":      {remove(trimKey(nil, "few", engine.One)), "trim records"},
 		"something unknown":          {set([]byte("\x60"), nil), "record 60"},
-		"half an idempotency key":    {set(keyKey(nil, "3"), []byte("x")), "idempotency key"},
+		"half an idempotency key":    {set(keyKey(nil, hashKey("3")), []byte("x")), "idempotency key"},
 		"an age that is none":        {set(ageKey(nil, 1, 2), nil), "age entry"},
 		"an entry that is no entry":  {set(entryKey("keep", engine.Below, 4), []byte{9}), "entry"},
 		"the counts of another log":  {set(stateKey, (&state{end: 80, messages: 42, oldest: 1}).append(nil)), "the state counts"},

@@ -20,10 +20,11 @@ type writer struct {
 	ages      []*ageQueue
 	keys      expiry
 	full      map[string]struct{} // channels that hold more than they may
-	trimAt    int64               // Unix ms of the next step for what is full
+	trimAt    time.Time           // of the next step for what is full; zero if nothing is
 	forget    forgetting
 	sweep     sweep
 	unclaimed int64 // bytes of messages removed since a range was
+	unpaced   int64 // bytes stored since the files were looked at
 	group     group
 	gathered  int // requests in the last batch
 	stored    int // messages in the last batch
@@ -39,7 +40,6 @@ func (l *Log) initWriter() error {
 	w.channels.init()
 	w.group.init()
 	w.full = make(map[string]struct{})
-	w.trimAt = never
 	if err := l.loadAges(); err != nil {
 		return err
 	}
@@ -69,19 +69,16 @@ func (l *Log) write() {
 			}
 			l.writer.gathered = len(requests)
 			l.store(requests)
+			l.pace(requests)
 			clear(requests)
 		} else if closed {
 			return
 		}
 		now := time.Now().UnixMilli()
-		due := l.due()
+		due := l.due(now)
 		if now >= due && l.fault.get() == nil {
-			// What is removed has been visible.
-			l.writer.unfinished.Wait()
-			if err := l.trim(now); err != nil {
-				l.fault.set(err)
-			}
-			due = l.due()
+			l.removeDue(now)
+			due = l.due(now)
 		}
 		if len(requests) > 0 {
 			continue // There may be others already.
@@ -96,6 +93,50 @@ func (l *Log) write() {
 		case <-timer.C:
 		case <-l.done:
 		}
+	}
+}
+
+// pace holds publishers back while the files take far more than the limit.
+// What is removed takes room until it is compacted, and whoever publishes faster
+// than that is done could fill a disk that has room for the log. A second is the
+// most between two looks: there may be nothing to compact.
+func (l *Log) pace(requests []*request) {
+	w := &l.writer
+	for _, r := range requests {
+		w.unpaced += r.cost
+	}
+	if l.opts.Limit < 0 || w.unpaced < paceBytes {
+		return
+	}
+	w.unpaced = 0
+	most := 2*uint64(l.opts.Limit) + 8*l.memTable()
+	for begin := time.Now(); time.Since(begin) < paceTime && l.db.Metrics().DiskSpaceUsage() > most; {
+		now := time.Now().UnixMilli()
+		if l.fault.get() != nil || l.isClosed() {
+			return
+		}
+		if l.due(now) <= now {
+			l.removeDue(now)
+			continue
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-l.done:
+		}
+	}
+}
+
+const (
+	paceBytes = 4 << 20
+	paceTime  = time.Second
+)
+
+// removeDue removes some of what is due.
+func (l *Log) removeDue(now int64) {
+	// What is removed has been visible.
+	l.writer.unfinished.Wait()
+	if err := l.trim(now); err != nil {
+		l.fault.set(err)
 	}
 }
 
@@ -188,12 +229,16 @@ func (l *Log) store(requests []*request) {
 // too: its first batch may be one that was still to be synced.
 func (l *Log) acknowledge() {
 	for c := range l.syncing {
+		err := l.fault.get() // what was repeated may not have been synced
 		if c.batch != nil {
-			if err := l.sync(c.batch); err != nil {
-				c.fail(l.unavailable())
-				l.writer.unfinished.Done()
-				continue
-			}
+			err = l.sync(c.batch)
+		}
+		if err != nil {
+			c.fail(l.unavailable())
+			l.writer.unfinished.Done()
+			continue
+		}
+		if c.batch != nil {
 			l.kept.set(&c.state)
 			l.publish(c.stored)
 		}
@@ -216,14 +261,18 @@ type stored struct {
 func (l *Log) assign(c *commit) error {
 	w := &l.writer
 	now := time.Now().UnixMilli()
-	fresh := make(map[string]storedKey) // keys of this batch
+	fresh := make(map[keyHash]storedKey) // keys of this batch
 	for i, r := range c.requests {
+		var hash keyHash
+		known := false // before, and its window is over
 		if r.key != "" {
-			k, ok, err := l.findKey(r.key, fresh)
+			hash = hashKey(r.key)
+			k, ok, err := l.findKey(hash, fresh)
 			switch {
 			case err != nil:
 				return err
-			case !ok || now >= k.time+milliseconds(l.opts.KeyWindow):
+			case !ok || now >= due(k.time, milliseconds(l.opts.KeyWindow)):
+				known = ok
 			case k.digest != r.digest:
 				c.answers[i].err = fmt.Errorf("disk: %w", engine.ErrKeyReused)
 				continue
@@ -246,8 +295,11 @@ func (l *Log) assign(c *commit) error {
 		}
 		if r.key != "" {
 			k := storedKey{r.digest, first, uint32(len(r.messages)), w.time}
-			fresh[r.key] = k
-			l.putKey(c.batch, r.key, k)
+			fresh[hash] = k
+			l.putKey(c.batch, hash, k)
+			if !known {
+				w.state.keys++
+			}
 		}
 		c.answers[i].receipt = engine.Receipt{First: l.cursor(first), Count: len(r.messages), Time: w.time}
 	}
