@@ -29,7 +29,7 @@ type Pebble struct {
 func NewPebble(name string, index, sync bool) Kind {
 	open := func(dir string, write *pebble.WriteOptions) (Store, error) {
 		db, err := pebble.Open(dir, &pebble.Options{
-			MemTableSize:       16 << 20, // as in Halley's log
+			MemTableSize:       32 << 20, // as in Halley's log
 			FormatMajorVersion: pebble.FormatNewest,
 			Logger:             silent{},
 		})
