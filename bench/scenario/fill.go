@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,7 +41,8 @@ func fill(s stores.Store, n int, channel func(i int) string) error {
 
 // fillIn fills the store of a folder, and returns how long that took, in
 // seconds. It then leaves the store time to tidy up, as one has that is not
-// filled at once.
+// filled at once, and once more after opening it again: what is only in the
+// write-ahead log comes into tables then.
 func fillIn(k stores.Kind, dir string, n int, channel func(i int) string) (float64, error) {
 	begin := time.Now()
 	s, err := k.OpenToFill(dir)
@@ -49,13 +51,19 @@ func fillIn(k stores.Kind, dir string, n int, channel func(i int) string) (float
 	}
 	err = fill(s, n, channel)
 	took := time.Since(begin).Seconds()
-	if err == nil {
-		rest()
+	if err := errors.Join(err, tidy(s)); err != nil {
+		return took, err
 	}
-	if e := s.Close(); err == nil {
-		err = e
+	if s, err = k.Open(dir); err != nil {
+		return took, err
 	}
-	return took, err
+	return took, tidy(s)
+}
+
+// tidy closes a store that has nothing left to do.
+func tidy(s stores.Store) error {
+	rest()
+	return s.Close()
 }
 
 // rest waits until this process does next to nothing.

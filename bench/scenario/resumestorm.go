@@ -88,17 +88,7 @@ func prepareResumeStorm(k stores.Kind, c Case, config Config) (Values, error) {
 		return nil, err
 	}
 	took, err := fillIn(k, dir, len(order), func(i int) string { return named("chat", int(order[i])) })
-	if err != nil {
-		return nil, err
-	}
-	// What is only in the write-ahead log is brought into the tables now, not
-	// in the first run.
-	s, err := k.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	rest()
-	return Values{"fill": took}, s.Close()
+	return Values{"fill": took}, err
 }
 
 func runResumeStorm(k stores.Kind, c Case, config Config) ([]Measure, error) {
