@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/halley-comet/halley/bench/result"
 	"github.com/halley-comet/halley/bench/scenario"
@@ -34,10 +35,16 @@ func addStores(name string, s *source, addBars func(string, bars), addLines func
 		})
 	case "catch-up":
 		// What is read from memory would leave no room for the others.
-		rows := where(s.rows(name, "rate"), func(row *result.Row) bool { return row.Transport != scenario.FromMemory })
+		held := func(row *result.Row) bool { return strings.HasSuffix(row.Transport, scenario.InMemory) }
+		rows := s.rows(name, "rate")
 		addBars("catch-up", bars{
 			title: "Reading from disk, one reader", note: "Pages of 1,000 messages of 200 bytes, from a store that was just opened",
-			unit: "messages a second", parts: highest(cases(rows, kind, compareWith("pebble-index", "rate", "/s"))),
+			unit:  "messages a second",
+			parts: highest(cases(where(rows, func(row *result.Row) bool { return !held(row) }), kind, compareWith("pebble-index", "rate", "/s"))),
+		})
+		addBars("catch-up-memory", bars{
+			title: "Reading from memory, one reader", note: "Pages of 1,000 messages, from the oldest on that the log holds in memory",
+			unit: "messages a second", parts: cases(where(rows, held), kind, compare("rate", "/s")),
 		})
 	case "opening":
 		rows := s.rows(name, "killed")
@@ -71,8 +78,9 @@ func addStores(name string, s *source, addBars func(string, bars), addLines func
 		addLines("many-channels-read", lines{
 			title: "Reading as channels grow", note: "100 of a pattern that matches all, and the newest 100 of a channel, which has fewer where there are many", across: "channels",
 			unit: "µs a page, on a logarithmic scale", logarithmic: true, lines: append(
-				relabel(grown("channel"), "a channel", colours["halley"]),
-				relabel(grown("pattern"), "a pattern", colours["nchan"])...),
+				relabel(grown("channel"), "a channel", colours["halley"]), append(
+					relabel(grown("pattern"), "a pattern", colours["nchan"]),
+					relabel(grown("recent"), "in memory", colours["plain-go"])...)...),
 		})
 		addLines("many-channels-memory", lines{
 			title: "Memory as channels grow", note: note, across: "channels",

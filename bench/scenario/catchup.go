@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/halley-comet/halley/bench/stores"
-	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/engine/disk"
 )
 
@@ -18,7 +17,9 @@ var catchUp = Scenario{
 	About: "one reader reads pages of 1,000 messages, from a store that was just opened; a million messages in 1,000 channels",
 	Cases: func(Config) []Case {
 		var cases []Case
-		for _, kind := range []string{FromMemory, oneChannel, tenChannels, onePattern, wholeLog} {
+		for _, kind := range []string{
+			oneChannel + InMemory, onePattern + InMemory, wholeLog + InMemory, oneChannel, tenChannels, onePattern, wholeLog,
+		} {
 			cases = append(cases, Case{Transport: kind, Connections: catchUpChannels})
 		}
 		return cases
@@ -26,7 +27,7 @@ var catchUp = Scenario{
 	Stores: &Stores{
 		Kinds: func(c Case) []stores.Kind {
 			kinds := []stores.Kind{stores.NewHalley("halley", disk.Options{})}
-			if c.Transport == FromMemory {
+			if strings.HasSuffix(c.Transport, InMemory) {
 				return kinds
 			}
 			if c.Transport != onePattern {
@@ -56,11 +57,14 @@ const (
 
 // What a reader of catch-up reads.
 const (
-	FromMemory  = "the newest, from memory"
 	oneChannel  = "one channel"
 	tenChannels = "ten channels"
 	onePattern  = "a pattern of all"
 	wholeLog    = "the whole log"
+
+	// InMemory is added where it begins with the oldest that the log holds in
+	// memory.
+	InMemory = ", in memory"
 )
 
 func prepareCatchUp(k stores.Kind, _ Case, config Config) (Values, error) {
@@ -92,7 +96,8 @@ func runCatchUp(k stores.Kind, c Case, config Config) ([]Measure, error) {
 			return names
 		}
 	}
-	switch c.Transport {
+	what, memory := strings.CutSuffix(c.Transport, InMemory)
+	switch what {
 	case oneChannel:
 		ask, want = spread(1), stored/catchUpChannels
 	case tenChannels:
@@ -102,8 +107,8 @@ func runCatchUp(k stores.Kind, c Case, config Config) ([]Measure, error) {
 	default:
 		ask, want, enough = func() []string { return []string{"**"} }, stored, 1
 	}
-	if c.Transport == FromMemory {
-		return readNewest(k, dir, config)
+	if memory {
+		return readMemory(k, dir, ask(), config)
 	}
 	for ; round < enough && (round == 0 || time.Now().Before(longest)); round++ {
 		channels := ask()
@@ -122,21 +127,26 @@ func runCatchUp(k stores.Kind, c Case, config Config) ([]Measure, error) {
 	return []Measure{{Values: sum.values()}}, nil
 }
 
-// readNewest reads what the log has in memory, again and again.
-func readNewest(k stores.Kind, dir string, config Config) ([]Measure, error) {
+// readMemory reads what the log has in memory, again and again.
+func readMemory(k stores.Kind, dir string, channels []string, config Config) ([]Measure, error) {
 	s, err := k.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
 	log := s.(stores.Halley)
-	after := log.End()
-	after.Seq -= min(engine.Recent, after.Seq)
-	want := int(log.End().Seq - after.Seq)
+	after := log.Held()
+	// Of a channel there is about as much as of any other.
+	want, _, err := log.ReadFrom(after, channels, catchUpPage)
+	if err != nil {
+		return nil, err
+	}
+	if whole := int(log.End().Seq - after.Seq); want < whole/catchUpChannels {
+		return nil, fmt.Errorf("%d messages are read of the newest %d", want, whole)
+	}
 	var sum reading
 	for begin := time.Now(); time.Since(begin) < config.Time/3; {
-		err := sum.add(want, func() (int, int, error) { return log.ReadFrom(after, []string{"**"}, catchUpPage) })
-		if err != nil {
+		if err := sum.add(want, func() (int, int, error) { return log.ReadFrom(after, channels, catchUpPage) }); err != nil {
 			return nil, err
 		}
 	}

@@ -33,6 +33,7 @@ var manyChannels = Scenario{
 		{Key: "channel", Title: "µs a page of a channel"},
 		{Key: "length", Title: "messages in it", Digits: 1},
 		{Key: "pattern", Title: "µs a page of the pattern"},
+		{Key: "recent", Title: "in memory"},
 		{Key: "memory", Title: "resident MB", Ratio: true},
 		{Key: "disk", Title: "on disk bytes a message", Ratio: true},
 		{Key: "lost", Title: "lost"},
@@ -46,8 +47,7 @@ const (
 	manyPublishers = 64
 	manyPage       = 100
 	manyReads      = 2000
-	// manyBehind is further back than what a log has in memory.
-	manyBehind = 20_000
+	manyBehind     = 20_000 // messages
 )
 
 func runManyChannels(k stores.Kind, c Case, config Config) ([]Measure, error) {
@@ -65,6 +65,7 @@ func runManyChannels(k stores.Kind, c Case, config Config) ([]Measure, error) {
 	if err != nil {
 		return nil, err
 	}
+	rest()
 	closed := false
 	defer func() {
 		if !closed {
@@ -104,7 +105,7 @@ func runManyChannels(k stores.Kind, c Case, config Config) ([]Measure, error) {
 }
 
 // readPages reads the newest messages of one channel after the other, and then
-// what follows cursors near the end in all of them.
+// what follows cursors near the end in all of them, from disk and from memory.
 func readPages(log stores.Halley, filled, channels int, channel func(int) string, values Values) error {
 	random := rand.New(rand.NewPCG(7, 8))
 	length, reads := 0, min(manyReads, int(log.End().Seq))
@@ -131,11 +132,19 @@ func readPages(log stores.Halley, filled, channels int, channel func(int) string
 		return err
 	}
 	values["length"] = float64(length) / float64(reads)
-	end := log.End()
-	values["pattern"], err = read(min(manyPage, filled), func() engine.Query {
-		after := end
-		after.Seq -= min(manyBehind+uint64(random.IntN(manyBehind)), end.Seq)
-		return engine.Query{Channels: []string{"a/*"}, After: after, Limit: manyPage}
-	})
+	// From disk cursors lie before what is held in memory, and in memory within
+	// the oldest half of it.
+	held, end := log.Held(), log.End()
+	before := func(within uint64, last uint64) func() engine.Query {
+		return func() engine.Query {
+			after := engine.Cursor{Epoch: end.Epoch, Seq: last - min(random.Uint64N(within), last)}
+			return engine.Query{Channels: []string{"a/*"}, After: after, Limit: manyPage}
+		}
+	}
+	if values["pattern"], err = read(min(manyPage, filled), before(manyBehind, held.Seq-min(1, held.Seq))); err != nil {
+		return err
+	}
+	half := (end.Seq-held.Seq)/2 + 1
+	values["recent"], err = read(min(manyPage, filled/2), before(half, held.Seq+half))
 	return err
 }

@@ -3,6 +3,7 @@ package stores
 import (
 	"context"
 	"fmt"
+	"sort"
 
 	"github.com/halley-comet/halley/bench/peers"
 	"github.com/halley-comet/halley/engine"
@@ -56,6 +57,17 @@ func (h Halley) Stored() (uint64, error) { return h.End().Seq, nil }
 // Read implements [Reader].
 func (h Halley) Read(channels []string, page int) (messages, bytes int, err error) {
 	return h.ReadFrom(engine.Cursor{}, channels, page)
+}
+
+// Held returns the oldest position after which the log has all in memory.
+func (h Halley) Held() engine.Cursor {
+	at := h.End()
+	var room [1]*engine.Message
+	at.Seq = uint64(sort.Search(int(at.Seq), func(seq int) bool {
+		_, ok := h.Tail(engine.Cursor{Epoch: at.Epoch, Seq: uint64(seq)}, room[:0])
+		return ok
+	}))
+	return at
 }
 
 // ReadFrom reads what follows a cursor.
