@@ -106,7 +106,7 @@ func (l *Log) open() error {
 		return fmt.Errorf("%w: %w", ErrInUse, err)
 	}
 	l.lock = lock
-	l.caches.init(l.opts.CacheBytes)
+	l.caches.init(l.opts.CacheBytes, l.memTable())
 	if err := l.look(); err != nil {
 		return err
 	}

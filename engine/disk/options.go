@@ -74,7 +74,8 @@ type Options struct {
 	TailBytes int64
 
 	// CacheBytes is the memory for blocks of tables that were read, shared by
-	// all readers. Zero means 64 MiB.
+	// all readers, beside up to 96 MiB for what is not in tables yet. Zero means
+	// 64 MiB.
 	CacheBytes int64
 
 	// ReadOnly opens a log without changing anything. There has to be one.

@@ -35,8 +35,10 @@ type caches struct {
 
 const maxOpenTables = 1000
 
-func (s *caches) init(cacheBytes int64) {
-	s.blocks = pebble.NewCache(cacheBytes)
+// init has room in the cache for the memory tables as well. Pebble takes theirs
+// from it, and would leave little for blocks.
+func (s *caches) init(cacheBytes int64, memTable uint64) {
+	s.blocks = pebble.NewCache(cacheBytes + 3*int64(memTable))
 	s.tables = pebble.NewFileCache(runtime.GOMAXPROCS(0), maxOpenTables)
 }
 

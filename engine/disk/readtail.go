@@ -9,7 +9,8 @@ import (
 )
 
 // readTail answers a query from memory, where it begins within the tail. It
-// looks at what the lists asked for have after the query's cursor.
+// looks at what the lists asked for have after the query's cursor: where that is
+// much, and not among the newest, a page of it costs less from the disk.
 func (l *Log) readTail(q *engine.Query) (engine.Page, bool) {
 	if q.After.Epoch != l.epoch {
 		return engine.Page{}, false
@@ -25,6 +26,7 @@ func (l *Log) readTail(q *engine.Query) (engine.Page, bool) {
 	var page engine.Page
 	var trimmed, oldest uint64 = 0, math.MaxUint64
 	var seqs []uint64
+	visits := 0
 	for i, c := range q.Channels {
 		start := after
 		if q.From != nil {
@@ -32,6 +34,9 @@ func (l *Log) readTail(q *engine.Query) (engine.Page, bool) {
 		}
 		prefix, kind := engine.SplitPattern(c)
 		for seq := range t.list(pattern{prefix, kind}, after) {
+			if visits++; visits > maxVisits && end-after > engine.Recent {
+				return engine.Page{}, false
+			}
 			switch {
 			case t.at(seq).removed:
 				trimmed = max(trimmed, seq)
@@ -62,6 +67,9 @@ func (l *Log) readTail(q *engine.Query) (engine.Page, bool) {
 	l.finish(&page, q, trimmed, oldest, until)
 	return page, true
 }
+
+// maxVisits is how many messages of the tail are looked at for one page.
+const maxVisits = 4096
 
 // list yields a list's sequences that follow after, from the newest on.
 func (t *tail) list(p pattern, after uint64) iter.Seq[uint64] {
