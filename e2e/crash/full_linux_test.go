@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/halley-comet/halley/comet"
+	"github.com/halley-comet/halley/internal/crashtest"
 )
 
 // mount mounts a file system of so many bytes, in memory.
@@ -97,7 +98,7 @@ func fill(t *testing.T) (r *trial, space string) {
 	if err := os.WriteFile(space, make([]byte, 48<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r = newTrialIn(t, seeded(t), filepath.Join(dir, "data"), "--retain-count", "0", "--retain-bytes", "0", "--disk-limit", "0", "--heartbeat", "200ms")
+	r = newTrialIn(t, crashtest.Seeded(t), filepath.Join(dir, "data"), "--retain-count", "0", "--retain-bytes", "0", "--disk-limit", "0", "--heartbeat", "200ms")
 	r.publishing.Wait()
 	return r, space
 }
@@ -193,7 +194,7 @@ func TestLimit(t *testing.T) {
 	s := newServer(t, filepath.Join(dir, "data"), "--retain-count", "0", "--retain-bytes", "0", "--disk-limit", fmt.Sprint(limit, "B"))
 	s.start()
 	var left atomic.Int64 // bytes to publish
-	left.Store(int64(rounds(t, 3)) * (32 << 20))
+	left.Store(int64(crashtest.Rounds(t, 3, 2)) * (32 << 20))
 	total := left.Load()
 	var newest atomic.Uint64
 	var publishing sync.WaitGroup

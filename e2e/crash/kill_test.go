@@ -13,6 +13,7 @@ import (
 
 	"github.com/halley-comet/halley/comet"
 	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/crashtest"
 )
 
 // TestKill kills the server at random moments of many publishers' work, now and
@@ -28,8 +29,8 @@ import (
 //
 // runs 200 rounds. See the package's comment.
 func TestKill(t *testing.T) {
-	random := seeded(t)
-	n := rounds(t, 6)
+	random := crashtest.Seeded(t)
+	n := crashtest.Rounds(t, 6, 2)
 	r := newTrial(t, random, "--retain-count", "0", "--retain-bytes", "0", "--disk-limit", "0")
 	for range n {
 		r.round()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/halley-comet/halley/comet"
+	"github.com/halley-comet/halley/internal/crashtest"
 )
 
 // TestKillRetention kills a server that keeps few messages. Two subscribers of
@@ -17,14 +18,14 @@ import (
 // messages of each channel are kept.
 func TestKillRetention(t *testing.T) {
 	const keep = 40
-	r := newTrial(t, seeded(t), "--retain-count", fmt.Sprint(keep))
+	r := newTrial(t, crashtest.Seeded(t), "--retain-count", fmt.Sprint(keep))
 	finish := make(chan struct{})
 	for _, transport := range comet.Transports {
 		s := newSubscriber(t, r.server, transport, r.start, "load/2", "load/deep/**")
 		r.subscribers = append(r.subscribers, s)
 		r.subscribing.Go(func() { s.comeAndGo(r.ctx, finish) })
 	}
-	n := max(rounds(t, 12)/4, 1)
+	n := max(crashtest.Rounds(t, 12, 2)/4, 1)
 	for range n {
 		r.round()
 		r.ledger.read(true)

@@ -150,33 +150,3 @@ func (s *server) wait() {
 		s.t.Fatalf("the server goes on after a signal; it printed:\n%s", s.process.Output())
 	}
 }
-
-// rounds returns how many rounds of kills a test runs.
-func rounds(t *testing.T, n int) int {
-	t.Helper()
-	if s := os.Getenv("HALLEY_CRASH_ROUNDS"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			t.Fatalf("HALLEY_CRASH_ROUNDS is %q, not a number of rounds", s)
-		}
-		return n
-	}
-	if testing.Short() {
-		return 2
-	}
-	return n
-}
-
-// seeded returns random numbers whose seed is in the test's log.
-func seeded(t *testing.T) *rand.Rand {
-	t.Helper()
-	seed := rand.Uint64()
-	if s := os.Getenv("HALLEY_CRASH_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatalf("HALLEY_CRASH_SEED: %v", err)
-		}
-	}
-	t.Logf("HALLEY_CRASH_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
-}

@@ -19,6 +19,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/crashtest"
 )
 
 // TestBackup makes backups while publishers publish. Each has all that was
@@ -40,7 +41,7 @@ func testBackup(t *testing.T, mode Fsync) {
 	data := bytes.Repeat([]byte("0123456789"), 300)
 	var acked []engine.Cursor // before each backup
 	backup := func(i int) string { return filepath.Join(dir, "backups", fmt.Sprint(i)) }
-	for i := range rounds(t, 8) {
+	for i := range crashtest.Rounds(t, 8, 2) {
 		acked = append(acked, publish(t, l, "a/b", 1+20*i).First)
 		var stop atomic.Bool
 		var wg sync.WaitGroup

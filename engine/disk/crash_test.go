@@ -6,13 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/crashtest"
 )
 
 // TestCrash cuts the power at random moments of many publishers' work, with
@@ -31,41 +30,11 @@ func TestCrash(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCrasher(t, opts)
-			c.run(rounds(t, 12), func(*Log) *vfs.MemFS {
+			c.run(crashtest.Rounds(t, 12, 3), func(*Log) *vfs.MemFS {
 				return c.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 25 * c.rand.IntN(5), RNG: c.rand})
 			})
 		})
 	}
-}
-
-// rounds returns how many rounds of crashes a test runs.
-func rounds(t *testing.T, n int) int {
-	t.Helper()
-	if s := os.Getenv("HALLEY_CRASH_ROUNDS"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			t.Fatalf("HALLEY_CRASH_ROUNDS is %q, not a number of rounds", s)
-		}
-		return n
-	}
-	if testing.Short() {
-		return n / 4
-	}
-	return n
-}
-
-// seeded returns random numbers whose seed is in the test's log.
-func seeded(t *testing.T) *rand.Rand {
-	t.Helper()
-	seed := rand.Uint64()
-	if s := os.Getenv("HALLEY_CRASH_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatalf("HALLEY_CRASH_SEED: %v", err)
-		}
-	}
-	t.Logf("HALLEY_CRASH_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
 }
 
 func readAll(t *testing.T, l *Log, channels ...string) []*engine.Message {
@@ -157,7 +126,7 @@ func TestNever(t *testing.T) {
 // first hole, in a new epoch.
 func TestNeverHoles(t *testing.T) {
 	cut, kept := 0, uint64(0)
-	for i := range rounds(t, 12) {
+	for i := range crashtest.Rounds(t, 12, 3) {
 		mem := vfs.NewCrashableMem()
 		boot := "one"
 		opts := Options{Fsync: Never, fs: mem, bootID: func() string { return boot }, Limit: 32 << 20}

@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/crashtest"
 )
 
 // A crasher publishes and reads a log whose machine loses its power again and
@@ -49,7 +50,7 @@ type keyed struct {
 }
 
 func newCrasher(t *testing.T, opts Options) *crasher {
-	c := &crasher{T: t, rand: seeded(t), fs: vfs.NewCrashableMem(), opts: opts, known: make(map[uint64]string), epochs: make(map[string]bool)}
+	c := &crasher{T: t, rand: crashtest.Seeded(t), fs: vfs.NewCrashableMem(), opts: opts, known: make(map[uint64]string), epochs: make(map[string]bool)}
 	c.opts.Rules = []engine.RetentionRule{
 		{Pattern: "few/*", Retention: engine.Retention{Count: 3}},
 		{Pattern: "**", Retention: engine.Retention{}},

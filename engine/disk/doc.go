@@ -19,8 +19,8 @@
 //
 // # What is not there yet
 //
-// What Pebble's background work reports as an error stops the
-// log for good, also where space is made again: it has to be opened again.
+// What Pebble's background work reports as an error stops the log for good,
+// also where space is made again: it has to be opened again.
 //
 // # Goroutines
 //

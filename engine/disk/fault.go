@@ -63,8 +63,8 @@ func (l *Log) commit(b *pebble.Batch, o *pebble.WriteOptions) error {
 	return b.Close()
 }
 
-// try writes, unless the log has stopped. An error stops
-// it. No batch is used again then.
+// try writes, unless the log has stopped. An error stops it. No batch is used
+// again then.
 func (l *Log) try(do func() error) (err error) {
 	if err := l.fault.get(); err != nil {
 		return err

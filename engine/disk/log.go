@@ -151,11 +151,13 @@ func (l *Log) look() error {
 	if err := l.recall(); err != nil {
 		return err
 	}
-	torn, err := l.findTorn()
-	if err != nil {
-		return err
+	if l.last.ended != closed { // else there is nothing to find
+		torn, err := l.findTorn()
+		if err != nil {
+			return err
+		}
+		l.opened.Cut += torn
 	}
-	l.opened.Cut += torn
 	if l.opts.ReadOnly {
 		if l.opened.New {
 			return fmt.Errorf("there is no log: %w", fs.ErrNotExist)
@@ -195,17 +197,7 @@ func (l *Log) cursor(seq uint64) engine.Cursor { return engine.Cursor{Epoch: l.e
 
 // Wait implements engine.Engine.
 func (l *Log) Wait(ctx context.Context, after engine.Cursor) error {
-	moved := func() bool { return l.End() != after }
-	if !l.isClosed() && moved() { // without a lock
-		return nil
-	}
-	if err := l.bell.Wait(ctx, l.done, moved); err != nil {
-		return err
-	}
-	if l.isClosed() {
-		return engine.ErrClosed
-	}
-	return nil
+	return l.bell.Wait(ctx, l.done, func() bool { return l.End() != after })
 }
 
 // Close implements engine.Engine. What publishers had handed over by then is

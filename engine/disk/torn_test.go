@@ -15,6 +15,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/crashtest"
 )
 
 // TestTorn cuts the write-ahead log at many places, as a crash does in the
@@ -123,7 +124,7 @@ func TestTornLast(t *testing.T) {
 	for _, mode := range []Fsync{Group, Always, Never} {
 		t.Run(mode.String(), func(t *testing.T) {
 			c := newCrasher(t, Options{Fsync: mode})
-			c.run(rounds(t, 8), c.tear)
+			c.run(crashtest.Rounds(t, 8, 2), c.tear)
 		})
 	}
 }

@@ -71,17 +71,7 @@ func (l *Log) cursor(seq uint64) engine.Cursor { return engine.Cursor{Epoch: l.e
 
 // Wait implements engine.Engine.
 func (l *Log) Wait(ctx context.Context, after engine.Cursor) error {
-	moved := func() bool { return l.End() != after }
-	if !l.isClosed() && moved() { // without a lock
-		return nil
-	}
-	if err := l.bell.Wait(ctx, l.done, moved); err != nil {
-		return err
-	}
-	if l.isClosed() {
-		return engine.ErrClosed
-	}
-	return nil
+	return l.bell.Wait(ctx, l.done, func() bool { return l.End() != after })
 }
 
 // Close implements engine.Engine.

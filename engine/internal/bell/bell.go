@@ -5,6 +5,8 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+
+	"github.com/halley-comet/halley/engine"
 )
 
 // A Bell wakes any number of goroutines. Ringing it costs next to nothing
@@ -40,18 +42,26 @@ func (b *Bell) Ring() {
 	}
 }
 
-// Wait blocks until moved, which it asks at first and after each ring, or until
-// done is closed. It returns ctx's error if that ends first.
+// Wait blocks until moved, which it asks at first and after each ring. It
+// returns engine.ErrClosed once done is closed, or ctx's error if that ends
+// first.
 func (b *Bell) Wait(ctx context.Context, done <-chan struct{}, moved func() bool) error {
 	for {
+		select {
+		case <-done:
+			return engine.ErrClosed
+		default:
+		}
+		if moved() { // without a lock
+			return nil
+		}
 		rung := b.listen()
 		if moved() {
-			return nil
+			continue
 		}
 		select {
 		case <-rung:
 		case <-done:
-			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}
