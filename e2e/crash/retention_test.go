@@ -25,7 +25,7 @@ func TestKillRetention(t *testing.T) {
 		r.subscribers = append(r.subscribers, s)
 		r.subscribing.Go(func() { s.comeAndGo(r.ctx, finish) })
 	}
-	n := max(crashtest.Rounds(t, 12, 2)/4, 1)
+	n := max(crashtest.Rounds(t, 12, 8)/4, 1)
 	for range n {
 		r.round()
 		r.ledger.read(true)
