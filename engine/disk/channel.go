@@ -23,7 +23,8 @@ type channel struct {
 	first, last count
 	next        uint64 // no message of it with a lower sequence is kept
 	used        *list.Element
-	fresh       entry // of the group that is being made; empty if it has none
+	fresh       entry // in the group that is not stored
+	grouped     bool  // it is among the group's channels
 }
 
 func (c *channel) count() uint64 { return c.last.messages - c.first.messages }
@@ -51,12 +52,16 @@ type channels struct {
 
 func (c *channels) init() { c.byName, c.used = make(map[string]*channel), list.New() }
 
-// shrink forgets those not used for the longest time. It is called where
-// nothing that they know is still to be committed.
+// shrink forgets those not used for the longest time, but for what is in no
+// list yet. It is called where nothing that they know is still to be committed.
 func (c *channels) shrink(most int) {
-	for c.used.Len() > most {
-		ch := c.used.Remove(c.used.Back()).(*channel)
-		delete(c.byName, ch.name)
+	for e := c.used.Back(); e != nil && c.used.Len() > most; {
+		ch, older := e.Value.(*channel), e
+		e = e.Prev()
+		if !ch.grouped {
+			c.used.Remove(older)
+			delete(c.byName, ch.name)
+		}
 	}
 }
 

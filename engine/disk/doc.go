@@ -37,8 +37,9 @@
 // byte (engine.PatternKind) and the name or the pattern's prefix, which hold
 // no zero byte. A message of a channel with n segments is in n+1 of them; the
 // list of all messages, of the pattern "**", is the messages themselves. The
-// others have an entry for all that one commit added to them, or as many of it
-// as a group holds: see entry.go.
+// others have an entry for all that a group of messages added to them: see
+// entry.go. The newest messages, which are no whole group yet, are in the lists
+// of the writer and of the tail alone; Open makes an entry of them.
 //
 //	key                                    value
 //	0x01 "format"                          version, 4 bytes
@@ -46,7 +47,8 @@
 //	0x01 "session"                         ending 1, mode 1, boot id, 0x00,
 //	                                       identity of the directory
 //	0x01 "state"                           end 8, time 8, messages 8, bytes 8,
-//	                                       oldest 8, floor 8, trims 8, keys 8
+//	                                       oldest 8, floor 8, trims 8, keys 8,
+//	                                       listed 8
 //	0x01 "rules"                           a digest of the retention rules that
 //	                                       all channels were last looked at for
 //	0x02 seq 8                             a message: see record.go

@@ -7,17 +7,18 @@ import (
 	"github.com/halley-comet/halley/engine"
 )
 
-// maxGroup is how many messages of a commit share entries at most. It bounds
-// what a reader decodes for one message.
+// maxGroup is how many messages share entries. It bounds what a reader decodes
+// for one message, and what is listed when the log is opened.
 const maxGroup = 1 << 10
 
-// An entry says which messages of a group a list has. A group is the messages
-// of one commit, or as many of them as maxGroup. Its last sequence is in the
-// keys of its entries, so that a seek from any sequence of a list finds the
-// entry which has it or the next one.
+// An entry says which messages of a group a list has. A group is maxGroup
+// messages, or fewer where those are large. Its last sequence is in the keys of
+// its entries, so that a seek from any sequence of a list finds the entry which
+// has it or the next one.
 //
-// Where many publish at once, a list has an entry for all that one commit
-// added to it: that makes most of the difference to a key for each message.
+// The lists of the newest messages, which are not yet so many, are in memory
+// alone: the writer has them to be stored, and readers find them in the tail.
+// So it costs little to store a message in its lists as well.
 type entry struct {
 	last  uint64 // of the group, whether or not it is in the list
 	seqs  []uint64

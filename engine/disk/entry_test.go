@@ -49,7 +49,7 @@ func FuzzRecord(f *testing.F) {
 	}
 	b := encodeBody(m)
 	record := make([]byte, b.recordLen())
-	b.put(record, 1000, m, 5)
+	b.put(record, 1000, m)
 	f.Add(record, uint64(3))
 	f.Fuzz(func(t *testing.T, record []byte, seq uint64) {
 		m, info, err := decodeRecord(record, seq)
@@ -58,7 +58,7 @@ func FuzzRecord(f *testing.F) {
 		}
 		b := encodeBody(m)
 		again := make([]byte, b.recordLen())
-		b.put(again, info.age, m, info.last)
+		b.put(again, info.age, m)
 		// Headers have no order, and a number may be written longer than it must.
 		if m2, info2, err := decodeRecord(again, seq); err != nil || !bytes.Equal(m2.Data, m.Data) || m2.Channel != m.Channel || info2.age != info.age {
 			t.Fatalf("stored and decoded again: %+v, %+v, %v", m2, info2, err)

@@ -78,6 +78,7 @@ func TestFormats(t *testing.T) {
 // rest in the write-ahead log of a session that has not ended.
 func writeOldLog(t *testing.T, dir string, opts Options) {
 	t.Helper()
+	opts.group = 16 // so that there are entries, and messages without
 	l, err := Open(filepath.Join(t.TempDir(), "log"), opts)
 	if err != nil {
 		t.Fatal(err)

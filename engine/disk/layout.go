@@ -7,7 +7,7 @@ import (
 )
 
 // formatVersion is the version of the layout that doc.go draws.
-const formatVersion = 1
+const formatVersion = 2
 
 // The first byte of a key.
 const (
@@ -74,23 +74,27 @@ type state struct {
 	floor    uint64 // what a list without a trim record had removed at most
 	trims    uint64 // trim records
 	keys     uint64 // idempotency keys
+	listed   uint64 // all up to it are in their lists
 }
 
-const stateLen = 8 * 8
+const stateLen = 9 * 8
 
 func (s *state) append(dst []byte) []byte {
-	for _, v := range [...]uint64{s.end, uint64(s.time), s.messages, uint64(s.bytes), s.oldest, s.floor, s.trims, s.keys} {
+	for _, v := range [...]uint64{s.end, uint64(s.time), s.messages, uint64(s.bytes), s.oldest, s.floor, s.trims, s.keys, s.listed} {
 		dst = appendUint64(dst, v)
 	}
 	return dst
 }
 
 func (s *state) decode(b []byte) bool {
+	if len(b) == stateLen-8 { // format 1, which listed each message at once
+		b = append(b[:len(b):len(b)], b[:8]...)
+	}
 	if len(b) != stateLen {
 		return false
 	}
 	at := func(i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
-	*s = state{at(0), int64(at(1)), at(2), int64(at(3)), at(4), at(5), at(6), at(7)}
+	*s = state{at(0), int64(at(1)), at(2), int64(at(3)), at(4), at(5), at(6), at(7), at(8)}
 	return true
 }
 

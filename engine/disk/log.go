@@ -118,7 +118,11 @@ func (l *Log) open() error {
 			return err
 		}
 	}
-	if err := l.loadTail(); err != nil {
+	load := l.loadTail
+	if l.opts.ReadOnly {
+		load = l.loadUnlisted
+	}
+	if err := load(); err != nil {
 		return err
 	}
 	return l.initWriter()

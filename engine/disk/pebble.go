@@ -122,10 +122,24 @@ func (l *Log) pebbleOptions(fs vfs.FS, note listener) *pebble.Options {
 		CompactionConcurrencyRange: func() (lower, upper int) { return 1, 2 },
 		Logger:                     note,
 	}
+	o.Experimental.SpanPolicyFunc = messagesApart
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	return o
+}
+
+// messagesApart ends tables where messages begin and where they end. So tables
+// of messages, which hardly ever overlap, are moved down where others are
+// rewritten.
+func messagesApart(key []byte) (policy pebble.SpanPolicy, end []byte, err error) {
+	switch {
+	case key[0] < messageKeys:
+		end = []byte{messageKeys}
+	case key[0] == messageKeys:
+		end = []byte{messageKeys + 1}
+	}
+	return policy, end, nil
 }
 
 // memTable returns how much is gathered in memory before it is written to a

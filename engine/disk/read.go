@@ -96,8 +96,7 @@ func (f *filling) add(m *engine.Message) (full bool) {
 // at or after that in which it took the log's end; nothing after that end is
 // looked at, since it may not be safe yet.
 func (l *Log) readDisk(ctx context.Context, q *engine.Query) (engine.Page, error) {
-	end := l.end.Load()
-	it, err := l.db.NewIter(nil)
+	it, end, recent, err := l.snapshot(q)
 	if err != nil {
 		return engine.Page{}, damage(err)
 	}
@@ -133,7 +132,12 @@ func (l *Log) readDisk(ctx context.Context, q *engine.Query) (engine.Page, error
 		}
 		trimmed = max(trimmed, min(removed, end))
 		page.Gap = page.Gap || known && removed > start
-		w := newWalk(listPrefix(nil, name, kind), kind, max(start+1, low), end, chunk(q))
+		var beyond []uint64
+		if recent != nil {
+			n, _ := slices.BinarySearch(recent[i], s.listed+1)
+			beyond = recent[i][n:]
+		}
+		w := newWalk(listPrefix(nil, name, kind), kind, max(start+1, low), end, beyond, chunk(q))
 		if !w.next(it) {
 			if w.err != nil {
 				return page, w.err
@@ -142,7 +146,7 @@ func (l *Log) readDisk(ctx context.Context, q *engine.Query) (engine.Page, error
 		}
 		oldest = min(oldest, w.seq)
 		if q.Backward {
-			w = newWalkBack(w.prefix, kind, w.seq, until, chunk(q))
+			w = newWalkBack(w.prefix, kind, w.seq, until, beyond, chunk(q))
 			if !w.next(it) {
 				if w.err != nil {
 					return page, w.err
@@ -155,16 +159,46 @@ func (l *Log) readDisk(ctx context.Context, q *engine.Query) (engine.Page, error
 	if err := damage(it.Error()); err != nil {
 		return page, err
 	}
-	if err := l.merge(ctx, &page, it, walks, q, until); err != nil {
+	if err := l.merge(ctx, &page, it, walks, q, until, s.listed); err != nil {
 		return page, err
 	}
 	l.finish(&page, q, trimmed, oldest, until)
 	return page, nil
 }
 
+// snapshot returns an iterator over what is on the disk at one moment, the end
+// of the log before it, and what the query's lists there may lack: the sequences
+// in the tail, from a position on up to which all are listed.
+func (l *Log) snapshot(q *engine.Query) (it *pebble.Iterator, end uint64, recent [][]uint64, err error) {
+	t := &l.tail
+	t.mu.RLock() // nothing leaves the tail
+	defer t.mu.RUnlock()
+	if it, err = l.db.NewIter(nil); err != nil {
+		return nil, 0, nil, err
+	}
+	end = l.end.Load()
+	if t.listed >= end {
+		return it, end, nil, nil
+	}
+	recent = make([][]uint64, len(q.Channels))
+	for i, c := range q.Channels {
+		prefix, kind := engine.SplitPattern(c)
+		if prefix == "" && kind == engine.Below {
+			continue
+		}
+		for seq := range t.list(pattern{prefix, kind}, t.listed) {
+			if !t.at(seq).removed {
+				recent[i] = append(recent[i], seq)
+			}
+		}
+		slices.Reverse(recent[i])
+	}
+	return it, end, recent, nil
+}
+
 // merge fills the page with what the walks come to, up to until and to the
 // query's bounds.
-func (l *Log) merge(ctx context.Context, page *engine.Page, it *pebble.Iterator, walks []*walk, q *engine.Query, until uint64) error {
+func (l *Log) merge(ctx context.Context, page *engine.Page, it *pebble.Iterator, walks []*walk, q *engine.Query, until, listed uint64) error {
 	if len(walks) == 0 {
 		return nil
 	}
@@ -195,6 +229,13 @@ func (l *Log) merge(ctx context.Context, page *engine.Page, it *pebble.Iterator,
 			if err != nil {
 				return err
 			}
+			if m == nil {
+				if seq <= listed {
+					return corrupt("message %d is missing", seq)
+				}
+				// Retention removed it just now, and told the disk first.
+				continue
+			}
 			last, full = seq, f.add(m)
 			if len(page.Messages)%128 == 0 && ctx.Err() != nil {
 				return ctx.Err()
@@ -204,12 +245,12 @@ func (l *Log) merge(ctx context.Context, page *engine.Page, it *pebble.Iterator,
 	return err
 }
 
-// messageAt reads a message that a list has.
+// messageAt reads a message, nil if there is none.
 func (l *Log) messageAt(it *pebble.Iterator, seq uint64) (*engine.Message, error) {
 	var buf [9]byte
 	k := messageKey(buf[:0], seq)
 	if !it.SeekGE(k) || !bytes.Equal(it.Key(), k) {
-		return nil, orDamage(it, "message %d is missing", seq)
+		return nil, damage(it.Error())
 	}
 	v, err := it.ValueAndErr()
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 //	trailer  age 8    milliseconds of the queue it is in, 0 for none
 //	         time 8   Unix milliseconds
 //	         seq 8
-//	         group 2  how many messages of its group follow: see entry.go
+//	         zero 2   in format 1, how many messages of its group followed
 //	         crc 4    CRC-32C of all before it
 //
 // The checksum is Halley's own, beside that of Pebble's blocks. It finds a
@@ -54,19 +54,18 @@ func appendString(dst []byte, s string) []byte {
 func (b body) recordLen() int { return len(b.bytes) + trailerLen }
 
 // put writes the record into dst, which has recordLen bytes.
-func (b body) put(dst []byte, age int64, m *engine.Message, last uint64) {
+func (b body) put(dst []byte, age int64, m *engine.Message) {
 	n := copy(dst, b.bytes)
 	t := dst[n:n:len(dst)]
 	t = appendUint64(appendUint64(appendUint64(t, uint64(age)), uint64(m.Time)), m.ID.Seq)
-	t = binary.BigEndian.AppendUint16(t, uint16(last-m.ID.Seq))
+	t = append(t, 0, 0)
 	binary.BigEndian.AppendUint32(t, crc32.Update(b.crc, castagnoli, t))
 }
 
 // A recordInfo is what a record has beside its message.
 type recordInfo struct {
-	age  int64  // milliseconds of its queue
-	last uint64 // of its group
-	len  int
+	age int64 // milliseconds of its queue
+	len int
 }
 
 // decodeRecord returns the message of a record that stands at the sequence, but
@@ -83,7 +82,7 @@ func decodeRecord(rec []byte, seq uint64) (m *engine.Message, info recordInfo, e
 	if at := binary.BigEndian.Uint64(t[16:]); at != seq {
 		return nil, info, corrupt("message %d is in the place of %d", at, seq)
 	}
-	info = recordInfo{int64(binary.BigEndian.Uint64(t)), seq + uint64(binary.BigEndian.Uint16(t[24:])), len(rec)}
+	info = recordInfo{int64(binary.BigEndian.Uint64(t)), len(rec)}
 	m = &engine.Message{ID: engine.Cursor{Seq: seq}, Time: int64(binary.BigEndian.Uint64(t[8:]))}
 	d := decoder{rest: rec[:n]}
 	m.Channel, m.Type, m.ContentType = d.string(), d.string(), d.string()

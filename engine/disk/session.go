@@ -78,7 +78,7 @@ func (l *Log) recall() error {
 	if version == nil {
 		return l.wantEmpty()
 	}
-	if v := binary.BigEndian.Uint32(append(version, 0, 0, 0, 0)); len(version) != 4 || v != formatVersion {
+	if v := binary.BigEndian.Uint32(append(version, 0, 0, 0, 0)); len(version) != 4 || v < 1 || v > formatVersion {
 		return fmt.Errorf("%w: version %d, this is version %d", ErrFormat, v, formatVersion)
 	}
 	epoch, err1 := l.get(epochKey)

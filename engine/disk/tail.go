@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"github.com/halley-comet/halley/engine"
 )
 
@@ -24,6 +26,11 @@ type tail struct {
 	next   uint64 // the one after the newest; first if none is held
 	bytes  int64
 	newest map[pattern]uint64 // of each list but that of all
+	// All up to it are in their lists on disk. It holds all that follow.
+	listed uint64
+	// partial is set where it is for these alone, and may have holes. A hole is
+	// a removed message in no list.
+	partial bool
 }
 
 type held struct {
@@ -96,7 +103,7 @@ func (t *tail) push(m *engine.Message, limit int64) {
 	}
 	t.next++
 	t.bytes += tailCost(m)
-	for t.bytes > limit && t.next-t.first > 1 {
+	for t.bytes > limit && t.next-t.first > 1 && t.first <= t.listed {
 		t.evict()
 	}
 }
@@ -141,11 +148,13 @@ func (t *tail) clear() {
 
 // from tells whether the tail has all that follows the position. It is called
 // with mu held, and the position is not beyond End.
-func (t *tail) from(seq uint64) bool { return seq+1 >= t.first }
+func (t *tail) from(seq uint64) bool { return seq+1 >= t.first && !t.partial }
 
-// publish makes stored messages visible.
-func (l *Log) publish(messages []stored) {
+// publish makes stored messages visible, with which all up to listed are in
+// their lists.
+func (l *Log) publish(messages []stored, listed uint64) {
 	l.tail.mu.Lock()
+	l.tail.listed = listed
 	for _, m := range messages {
 		l.tail.push(m.Message, l.opts.TailBytes)
 	}
@@ -187,12 +196,7 @@ func (l *Log) loadTail() error {
 	var newest []*engine.Message
 	seq := end
 	var bytes int64
-	most := tailLen
-	if l.opts.ReadOnly {
-		// Nobody follows it, and it may be open for what damage has left.
-		most = 0
-	}
-	for ok := it.SeekLT(messageKey(nil, end+1)); ok && len(newest) < most; ok = it.Prev() {
+	for ok := it.SeekLT(messageKey(nil, end+1)); ok && len(newest) < tailLen; ok = it.Prev() {
 		if k := it.Key(); k[0] != messageKeys || lastUint64(k) != seq {
 			break
 		}
@@ -208,8 +212,47 @@ func (l *Log) loadTail() error {
 		seq--
 	}
 	l.tail.begin(seq + 1)
+	l.tail.listed = end // see listRest
 	for i := len(newest) - 1; i >= 0; i-- {
 		l.tail.push(newest[i], l.opts.TailBytes)
+	}
+	return damage(it.Error())
+}
+
+// loadUnlisted reads what is in no list yet into the tail of a log that is only
+// read. Nobody follows that, and it may be open for what damage has left.
+func (l *Log) loadUnlisted() error {
+	t, s := &l.tail, &l.writer.state
+	l.end.Store(s.end)
+	t.begin(s.listed + 1)
+	t.listed, t.partial = s.listed, true
+	return l.unlisted(func(m *engine.Message) error {
+		for t.next < m.ID.Seq {
+			t.push(&engine.Message{ID: l.cursor(t.next)}, l.opts.TailBytes)
+			t.at(t.next - 1).removed = true
+		}
+		t.push(m, l.opts.TailBytes)
+		return nil
+	})
+}
+
+// unlisted goes through the messages that are in no list yet.
+func (l *Log) unlisted(do func(*engine.Message) error) error {
+	s := &l.writer.state
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: messageKey(nil, s.listed+1), UpperBound: messageKey(nil, s.end+1)})
+	if err != nil {
+		return damage(err)
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		m, _, err := decodeRecord(it.Value(), lastUint64(it.Key()))
+		if err != nil {
+			return err
+		}
+		m.ID.Epoch = l.epoch
+		if err := do(m); err != nil {
+			return err
+		}
 	}
 	return damage(it.Error())
 }

@@ -84,6 +84,7 @@ type trimming struct {
 	b    *pebble.Batch
 	it   *pebble.Iterator // of what is on disk before the step
 	list *pebble.Iterator // the same, standing on first
+	find *pebble.Iterator // the same, for entries
 	left int              // messages that the step may still remove
 	more int              // keys, and entries of queues
 
@@ -92,15 +93,16 @@ type trimming struct {
 	i     int   // where that is
 
 	removed []uint64
-	entries map[string]*change
-	trims   map[string]uint64 // by trim record, what it must tell at least
+	entries map[string][]*change // by list prefix
+	trims   map[string]uint64    // by trim record, what it must tell at least
 
 	enqueued []enqueued
 }
 
 // A change is an entry from which messages were taken.
 type change struct {
-	kind engine.PatternKind
+	kind  engine.PatternKind
+	first uint64 // that it had on the disk
 	entry
 }
 
@@ -108,7 +110,7 @@ type change struct {
 // sync: what a crash brings back is removed again.
 func (l *Log) trim(now int64) error {
 	l.writer.channels.shrink(l.opts.channels)
-	t := &trimming{log: l, left: trimStep, entries: make(map[string]*change), trims: make(map[string]uint64)}
+	t := &trimming{log: l, left: trimStep, entries: make(map[string][]*change), trims: make(map[string]uint64)}
 	t.left = max(t.left, 2*l.writer.stored)
 	t.more = 2 * t.left
 	var err error
@@ -120,6 +122,10 @@ func (l *Log) trim(now int64) error {
 		return damage(err)
 	}
 	defer t.list.Close()
+	if t.find, err = t.it.Clone(pebble.CloneOptions{}); err != nil {
+		return damage(err)
+	}
+	defer t.find.Close()
 	t.b = l.db.NewBatch()
 	for _, step := range []func(*trimming, int64) error{
 		(*trimming).findOldest, (*trimming).sweep, (*trimming).expireKeys, (*trimming).trimOld, (*trimming).trimFull, (*trimming).trimLimit,
@@ -239,16 +245,16 @@ func (t *trimming) removeFirst(ch *channel) error {
 	if err != nil {
 		return err
 	}
-	if m == nil || m.Channel != ch.name || rec.last != t.first.last {
+	if m == nil || m.Channel != ch.name {
 		return corrupt("message %d of channel %s is missing", seq, ch.name)
 	}
 
 	t.b.Delete(messageKey(nil, seq), nil)
-	if err := t.unlist(ch.name, engine.Exact, seq, rec.last); err != nil {
+	if err := t.unlist(ch, pattern{ch.name, engine.Exact}, seq); err != nil {
 		return err
 	}
 	for prefix, kind := range engine.Patterns(ch.name) {
-		if err := t.unlist(prefix, kind, seq, rec.last); err != nil {
+		if err := t.unlist(ch, pattern{prefix, kind}, seq); err != nil {
 			return err
 		}
 	}
@@ -286,33 +292,62 @@ func (t *trimming) findFirst(ch *channel, prefix []byte, ok bool) error {
 			return nil
 		}
 	}
-	return orDamage(t.list, "channel %s: an entry from %d on is missing", ch.name, ch.next)
+	if err := t.list.Error(); err != nil {
+		return damage(err)
+	}
+	t.first.seqs, t.first.sizes = append(t.first.seqs[:0], ch.fresh.seqs...), append(t.first.sizes[:0], ch.fresh.sizes...)
+	if t.i = t.first.find(ch.next); t.i == len(t.first.seqs) {
+		return corrupt("channel %s: an entry from %d on is missing", ch.name, ch.next)
+	}
+	ch.next = t.first.seqs[t.i]
+	return nil
 }
 
-// unlist takes a message out of a list.
-func (t *trimming) unlist(name string, kind engine.PatternKind, seq, last uint64) error {
-	t.note(name, kind, seq)
-	if name == "" && kind == engine.Below {
+// unlist takes a message of a channel out of a list.
+func (t *trimming) unlist(ch *channel, p pattern, seq uint64) error {
+	t.note(p.prefix, p.kind, seq)
+	if p.prefix == "" && p.kind == engine.Below {
 		return nil
 	}
 	w := &t.log.writer
-	w.key = appendUint64(listPrefix(w.key[:0], name, kind), last)
-	c, ok := t.entries[string(w.key)]
-	if !ok {
-		value, err := t.log.get(w.key)
-		if err != nil {
-			return err
+	if seq > w.listed {
+		if !w.group.remove(ch, p, seq) {
+			return corrupt("the group has no message %d of %s", seq, p.prefix)
 		}
-		c = &change{kind: kind}
-		if value == nil || !c.decode(last, value, kind) {
-			return corrupt("entry %x: %x", w.key, value)
-		}
-		t.entries[string(w.key)] = c
+		return nil
+	}
+	w.key = listPrefix(w.key[:0], p.prefix, p.kind)
+	c, err := t.change(p.kind, seq)
+	if err != nil {
+		return err
 	}
 	if !c.remove(seq) {
-		return corrupt("entry %x has no message %d", w.key, seq)
+		return corrupt("entry %x %d has no message %d", w.key, c.last, seq)
 	}
 	return nil
+}
+
+// change returns the entry that has a sequence, of the list whose prefix is the
+// writer's key.
+func (t *trimming) change(kind engine.PatternKind, seq uint64) (*change, error) {
+	prefix := t.log.writer.key
+	changes := t.entries[string(prefix)]
+	for i := len(changes) - 1; i >= 0; i-- {
+		if c := changes[i]; c.first <= seq && seq <= c.last {
+			return c, nil
+		}
+	}
+	ok := t.find.SeekGE(appendUint64(prefix, seq))
+	if !ok || len(t.find.Key()) != len(prefix)+8 || !bytes.HasPrefix(t.find.Key(), prefix) {
+		return nil, orDamage(t.find, "list %x has no message %d", prefix, seq)
+	}
+	c := &change{kind: kind}
+	if !c.decode(lastUint64(t.find.Key()), t.find.Value(), kind) {
+		return nil, corrupt("entry %x: %x", t.find.Key(), t.find.Value())
+	}
+	c.first = c.seqs[0]
+	t.entries[string(prefix)] = append(changes, c)
+	return c, nil
 }
 
 // note remembers that a list has had a message removed.
@@ -323,11 +358,14 @@ func (t *trimming) note(name string, kind engine.PatternKind, seq uint64) {
 
 // record writes the entries, the trim records and the state.
 func (t *trimming) record(int64) error {
-	for k, c := range t.entries {
-		if len(c.seqs) == 0 {
-			t.b.Delete([]byte(k), nil)
-		} else {
-			t.b.Set([]byte(k), c.appendValue(nil, c.kind), nil)
+	for prefix, changes := range t.entries {
+		for _, c := range changes {
+			k := appendUint64([]byte(prefix), c.last)
+			if len(c.seqs) == 0 {
+				t.b.Delete(k, nil)
+			} else {
+				t.b.Set(k, c.appendValue(nil, c.kind), nil)
+			}
 		}
 	}
 	for k, seq := range t.trims {

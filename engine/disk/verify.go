@@ -63,8 +63,9 @@ type verification struct {
 	found  uint64 // what lists have
 
 	entry   entry
-	channel []byte // the list prefix of the channel that is walked over
-	removed uint64 // of channel
+	list    []byte // the prefix of the list that is walked over
+	last    uint64 // of its last entry's group
+	removed uint64 // of the list of a channel
 	cum     count  // of its last entry
 }
 
@@ -153,10 +154,13 @@ func (v *verification) checkMessage(key, value []byte) error {
 	}
 	v.newest = seq
 	v.bytes += cost(m.Channel, rec.len)
-	v.wanted += v.hash(m.Channel, engine.Exact, seq, rec.last, uint64(size(m)))
+	if seq > v.state.listed {
+		return nil
+	}
+	v.wanted += v.hash(m.Channel, engine.Exact, seq, uint64(size(m)))
 	for prefix, kind := range engine.Patterns(m.Channel) {
 		if prefix != "" || kind != engine.Below {
-			v.wanted += v.hash(prefix, kind, seq, rec.last, 0)
+			v.wanted += v.hash(prefix, kind, seq, 0)
 		}
 	}
 	return nil
@@ -168,19 +172,24 @@ func (v *verification) checkEntry(r pebble.Reader, key, value []byte) error {
 		return v.want(false, "entry", key, value)
 	}
 	v.report.Entries++
+	prefix := key[:len(key)-8]
+	same := bytes.Equal(prefix, v.list)
+	if same && v.entry.seqs[0] <= v.last || last > v.state.listed {
+		return corrupt("entry %x has message %d, the entry before was for those up to %d, all up to %d are listed", key, v.entry.seqs[0], v.last, v.state.listed)
+	}
+	v.list, v.last = append(v.list[:0], prefix...), last
 	for i, seq := range v.entry.seqs {
 		var size uint64
 		if kind == engine.Exact {
 			size = v.entry.sizes[i]
 		}
-		v.found += v.hash(name, kind, seq, last, size)
+		v.found += v.hash(name, kind, seq, size)
 	}
 	if kind != engine.Exact {
 		return nil
 	}
 	first := v.entry.before(0)
-	if prefix := key[:len(key)-8]; !bytes.Equal(prefix, v.channel) {
-		v.channel = append(v.channel[:0], prefix...)
+	if !same {
 		v.report.Channels++
 		v.removed = 0
 		trim, closer, err := r.Get(trimKey(nil, name, kind))
@@ -214,11 +223,10 @@ func splitListKey(key []byte) (name string, kind engine.PatternKind, last uint64
 }
 
 // hash is that of a message's place in a list.
-func (v *verification) hash(name string, kind engine.PatternKind, seq, last, size uint64) uint64 {
+func (v *verification) hash(name string, kind engine.PatternKind, seq, size uint64) uint64 {
 	b := append(v.buf[:0], byte(kind))
 	b = append(b, name...)
-	b = binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(b, seq), last)
-	v.buf = binary.LittleEndian.AppendUint64(b, size)
+	v.buf = binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(b, seq), size)
 	return maphash.Bytes(v.seed, v.buf)
 }
 
@@ -227,6 +235,8 @@ func (v *verification) checkState() error {
 	switch {
 	case s.messages != v.report.Messages || s.bytes != v.bytes:
 		return corrupt("the state counts %d messages of %d bytes, there are %d of %d", s.messages, s.bytes, v.report.Messages, v.bytes)
+	case s.listed > s.end:
+		return corrupt("the state's end is %d, listed are all up to %d", s.end, s.listed)
 	case v.newest > s.end:
 		return corrupt("the state's end is %d, there is message %d", s.end, v.newest)
 	case v.oldest != 0 && v.oldest < s.oldest:
@@ -267,22 +277,26 @@ func (v *verification) findDifference(r *pebble.Snapshot) error {
 }
 
 func (v *verification) findEntries(r pebble.Reader, key, value []byte) error {
-	m, rec, err := decodeRecord(value, lastUint64(key))
-	if err != nil {
+	m, _, err := decodeRecord(value, lastUint64(key))
+	if err != nil || m.ID.Seq > v.state.listed {
 		return err
 	}
+	it, err := r.NewIter(nil)
+	if err != nil {
+		return damage(err)
+	}
+	defer it.Close()
 	find := func(name string, kind engine.PatternKind) error {
 		if name == "" && kind == engine.Below {
 			return nil
 		}
-		k := appendUint64(listPrefix(nil, name, kind), rec.last)
-		value, closer, err := r.Get(k)
-		if err != nil {
-			return corrupt("message %d of channel %s: entry %q: %v", m.ID.Seq, m.Channel, k, err)
+		prefix := listPrefix(nil, name, kind)
+		if !it.SeekGE(appendUint64(prefix, m.ID.Seq)) || !bytes.HasPrefix(it.Key(), prefix) {
+			return orDamage(it, "message %d of channel %s is not in list %q", m.ID.Seq, m.Channel, prefix)
 		}
-		defer closer.Close()
-		if !v.entry.decode(rec.last, value, kind) {
-			return v.want(false, "entry", k, value)
+		k := it.Key()
+		if !v.entry.decode(lastUint64(k), it.Value(), kind) {
+			return v.want(false, "entry", k, it.Value())
 		}
 		i, ok := slices.BinarySearch(v.entry.seqs, m.ID.Seq)
 		if !ok || kind == engine.Exact && v.entry.sizes[i] != uint64(size(m)) {
@@ -311,7 +325,7 @@ func (v *verification) findMessages(r pebble.Reader, key, value []byte) error {
 		if err != nil {
 			return corrupt("entry %q has message %d: %v", key, seq, err)
 		}
-		m, info, err := decodeRecord(rec, seq)
+		m, _, err := decodeRecord(rec, seq)
 		closer.Close()
 		if err != nil {
 			return err
@@ -320,8 +334,8 @@ func (v *verification) findMessages(r pebble.Reader, key, value []byte) error {
 		for prefix, k := range engine.Patterns(m.Channel) {
 			matches = matches || kind != engine.Exact && prefix == name && k == kind
 		}
-		if !matches || info.last != last {
-			return corrupt("entry %q has message %d, which is of channel %s, group %d", key, seq, m.Channel, info.last)
+		if !matches {
+			return corrupt("entry %q has message %d, which is of channel %s", key, seq, m.Channel)
 		}
 	}
 	return nil

@@ -17,7 +17,7 @@ import (
 // TestVerify changes single records, and wants each change found and named.
 func TestVerify(t *testing.T) {
 	mem := vfs.NewMem()
-	opts := Options{fs: mem, Rules: []engine.RetentionRule{
+	opts := Options{fs: mem, group: 4, Rules: []engine.RetentionRule{
 		{Pattern: "few/*", Retention: engine.Retention{Count: 2, Age: time.Hour}},
 	}}
 	l, err := Open("log", opts)
@@ -80,7 +80,7 @@ func TestVerify(t *testing.T) {
 		"a message missing":          {remove(messageKey(nil, 5)), "the state counts"},
 		"a message's entry missing":  {remove(entryKey("keep/b/c", engine.Exact, 8)), "channel keep/b/c"},
 		"a pattern's entry missing":  {remove(entryKey("keep", engine.Below, 8)), "message 5 of channel keep/a"},
-		"an entry too much":          {set(entryKey("keep", engine.One, 7), []byte{0}), "has message 7, which is of channel keep/b/c"},
+		"an entry too much":          {set(entryKey("keep", engine.One, 7), []byte{0}), "has message 5, the entry before was for those up to 7"},
 		"a sequence too much":        {rewrite(entryKey("keep", engine.One, 80), func(e *entry) { e.seqs = append(e.seqs, 78) }), "has message 78"},
 		"another size":               {rewrite(entryKey("keep/a", engine.Exact, 80), func(e *entry) { e.sizes[0]++; e.cum.bytes++ }), "message 77 of channel keep/a"},
 		"another count":              {rewrite(entryKey("keep/a", engine.Exact, 8), func(e *entry) { e.cum.messages++ }), "channel keep/a"},
@@ -90,7 +90,7 @@ func TestVerify(t *testing.T) {
 		"half an idempotency key":    {set(keyKey(nil, hashKey("3")), []byte("x")), "idempotency key"},
 		"an age that is none":        {set(ageKey(nil, 1, 2), nil), "age entry"},
 		"an entry that is no entry":  {set(entryKey("keep", engine.Below, 4), []byte{9}), "entry"},
-		"the counts of another log":  {set(stateKey, (&state{end: 80, messages: 42, oldest: 1}).append(nil)), "the state counts"},
+		"the counts of another log":  {set(stateKey, (&state{end: 80, messages: 42, oldest: 1, listed: 80}).append(nil)), "the state counts"},
 		"an entry of another's name": {set(entryKey("keep/x", engine.Exact, 5), []byte{1, 3, 0, 3}), "has message 5, which is of channel keep/a"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -27,6 +28,7 @@ type walk struct {
 	kind     engine.PatternKind
 	low      uint64 // what is still to be read lies between these, inclusive
 	high     uint64
+	recent   []uint64 // after all that the list has on the disk
 	backward bool
 	size     int
 	seqs     []uint64 // read, from i on not yet walked over
@@ -36,12 +38,12 @@ type walk struct {
 	err      error
 }
 
-func newWalk(prefix []byte, kind engine.PatternKind, low, high uint64, size int) *walk {
-	return &walk{prefix: prefix[:len(prefix):len(prefix)], kind: kind, low: low, high: high, size: size}
+func newWalk(prefix []byte, kind engine.PatternKind, low, high uint64, recent []uint64, size int) *walk {
+	return &walk{prefix: prefix[:len(prefix):len(prefix)], kind: kind, low: low, high: high, recent: recent, size: size}
 }
 
-func newWalkBack(prefix []byte, kind engine.PatternKind, low, high uint64, size int) *walk {
-	w := newWalk(prefix, kind, low, high, size)
+func newWalkBack(prefix []byte, kind engine.PatternKind, low, high uint64, recent []uint64, size int) *walk {
+	w := newWalk(prefix, kind, low, high, recent, size)
 	w.backward = true
 	return w
 }
@@ -64,6 +66,9 @@ func (w *walk) read(it *pebble.Iterator) {
 	if w.low > w.high {
 		return
 	}
+	if w.backward && w.takeRecent() {
+		return
+	}
 	if w.backward {
 		// The first entry that ends at or after high may have some before it.
 		ok := it.SeekGE(appendUint64(w.prefix, w.high)) && w.has(it.Key()) || it.SeekLT(appendUint64(w.prefix, w.high))
@@ -78,12 +83,32 @@ func (w *walk) read(it *pebble.Iterator) {
 		w.err = damage(it.Error())
 	}
 	if len(w.seqs) < w.size || w.err != nil {
+		if !w.backward {
+			w.takeRecent()
+		}
 		w.high, w.low = 0, 1 // that was all
 	}
 	if w.err != nil {
 		w.seqs = w.seqs[:0]
 	}
 	w.size = min(2*w.size, maxChunk)
+}
+
+// takeRecent takes what of the range is recent, and reports whether there is
+// something.
+func (w *walk) takeRecent() bool {
+	if len(w.recent) == 0 || w.low > w.high {
+		return false
+	}
+	from, _ := slices.BinarySearch(w.recent, w.low)
+	to, _ := slices.BinarySearch(w.recent, w.high+1)
+	w.seqs = append(w.seqs, w.recent[from:to]...)
+	if w.backward {
+		slices.Reverse(w.seqs)
+		w.high = min(w.high, w.recent[0]-1)
+	}
+	w.recent = nil
+	return to > from
 }
 
 // has tells whether the key is of an entry of the list.

@@ -52,8 +52,34 @@ func (l *Log) initWriter() error {
 	if err := l.loadSweep(); err != nil {
 		return err
 	}
+	if err := l.listRest(); err != nil {
+		return err
+	}
 	l.kept.set(&w.state)
 	return nil
+}
+
+// listRest writes the entries that the last session had in memory alone.
+func (l *Log) listRest() error {
+	w := &l.writer
+	if w.listed == w.end || l.opts.ReadOnly {
+		return nil
+	}
+	err := l.unlisted(func(m *engine.Message) error {
+		ch, err := l.channel(m.Channel)
+		if err == nil {
+			w.group.add(ch, m)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	b := l.db.NewBatch()
+	w.group.put(b, w.end)
+	w.listed = w.end
+	b.Set(stateKey, w.state.append(nil), nil)
+	return l.commit(b, pebble.NoSync)
 }
 
 // write is the writer's goroutine.
@@ -240,7 +266,7 @@ func (l *Log) acknowledge() {
 		}
 		if c.batch != nil {
 			l.kept.set(&c.state)
-			l.publish(c.stored)
+			l.publish(c.stored, c.state.listed)
 		}
 		l.inFlight.Add(-int64(len(c.requests)))
 		for i, r := range c.requests {
@@ -314,22 +340,30 @@ func batchSize(requests []*request) int {
 	return int(n)
 }
 
-// put writes messages and their entries in lists.
+// put writes messages, and the entries of the groups that are whole with them.
 func (l *Log) put(b *pebble.Batch, messages []stored) error {
-	for g := range slices.Chunk(messages, l.opts.group) {
-		last := g[len(g)-1].ID.Seq
-		for _, m := range g {
-			if err := l.putMessage(b, m, last); err != nil {
-				return err
-			}
+	for _, m := range messages {
+		if err := l.putMessage(b, m); err != nil {
+			return err
 		}
-		l.writer.group.put(b, last)
+		l.listWhole(b, m.ID.Seq)
 	}
 	return nil
 }
 
+// listWhole writes the entries of the group once it is whole with its last
+// message. The tail has to keep the messages until then, so half of it may be
+// such.
+func (l *Log) listWhole(b *pebble.Batch, last uint64) {
+	w := &l.writer
+	if w.group.messages >= l.opts.group || w.group.bytes >= l.opts.TailBytes/2 {
+		w.group.put(b, last)
+		w.listed = last
+	}
+}
+
 // putMessage writes a message, and notes it for the entries of its group.
-func (l *Log) putMessage(b *pebble.Batch, m stored, last uint64) error {
+func (l *Log) putMessage(b *pebble.Batch, m stored) error {
 	w := &l.writer
 	ch, err := l.channel(m.Channel)
 	if err != nil {
@@ -338,12 +372,11 @@ func (l *Log) putMessage(b *pebble.Batch, m stored, last uint64) error {
 	age := milliseconds(ch.keep.Age)
 	op := b.SetDeferred(9, m.body.recordLen())
 	messageKey(op.Key[:0], m.ID.Seq)
-	m.body.put(op.Value, age, m.Message, last)
+	m.body.put(op.Value, age, m.Message)
 	if err := op.Finish(); err != nil {
 		return err
 	}
-	ch.add(size(m.Message))
-	w.group.add(ch, m.ID.Seq, size(m.Message))
+	w.group.add(ch, m.Message)
 	if age > 0 {
 		b.Set(ageKey(w.key[:0], age, m.ID.Seq), appendUint64(nil, uint64(m.Time)), nil)
 		l.ageQueue(age).added(m.Time)
@@ -357,27 +390,33 @@ func (l *Log) putMessage(b *pebble.Batch, m stored, last uint64) error {
 	return nil
 }
 
-// A group is the entries of the messages that are being written.
+// A group is the entries of the newest messages, which are not stored yet.
 type group struct {
-	channels []*channel         // whose fresh entries are of the group
-	patterns map[pattern]*entry // whose prefixes are parts of channels' names
+	messages int
+	bytes    int64      // what they take in the tail
+	channels []*channel // whose fresh entries are of the group
+	patterns map[pattern]*entry
 	spare    []*entry
 	key, val []byte
 }
 
 func (g *group) init() { g.patterns = make(map[pattern]*entry) }
 
-func (g *group) add(ch *channel, seq uint64, size int64) {
-	e := &ch.fresh
-	if len(e.seqs) == 0 {
+// add adds a message to what its channel holds, and to its lists.
+func (g *group) add(ch *channel, m *engine.Message) {
+	ch.add(size(m))
+	g.messages++
+	g.bytes += tailCost(m)
+	if !ch.grouped {
+		ch.grouped = true
 		g.channels = append(g.channels, ch)
 	}
-	e.seqs, e.sizes = append(e.seqs, seq), append(e.sizes, uint64(size))
+	ch.fresh.seqs, ch.fresh.sizes = append(ch.fresh.seqs, m.ID.Seq), append(ch.fresh.sizes, uint64(size(m)))
 	for prefix, kind := range engine.Patterns(ch.name) {
 		if prefix == "" && kind == engine.Below {
 			continue
 		}
-		p := pattern{prefix, kind}
+		p := pattern{prefix, kind} // whose prefix is a part of the channel's name
 		e, ok := g.patterns[p]
 		if !ok {
 			if n := len(g.spare); n > 0 {
@@ -387,17 +426,28 @@ func (g *group) add(ch *channel, seq uint64, size int64) {
 			}
 			g.patterns[p] = e
 		}
-		e.seqs = append(e.seqs, seq)
+		e.seqs = append(e.seqs, m.ID.Seq)
 	}
 }
 
-// put writes the entries, and forgets them.
+// remove takes a message out of a list.
+func (g *group) remove(ch *channel, p pattern, seq uint64) bool {
+	if p.kind == engine.Exact {
+		return ch.fresh.remove(seq)
+	}
+	e, ok := g.patterns[p]
+	return ok && e.remove(seq)
+}
+
+// put writes the entries, and begins another group.
 func (g *group) put(b *pebble.Batch, last uint64) {
 	set := func(name string, kind engine.PatternKind, e *entry) {
-		e.last = last
-		g.key = appendUint64(listPrefix(g.key[:0], name, kind), last)
-		g.val = e.appendValue(g.val[:0], kind)
-		b.Set(g.key, g.val, nil)
+		if len(e.seqs) > 0 { // not all of them were removed
+			e.last = last
+			g.key = appendUint64(listPrefix(g.key[:0], name, kind), last)
+			g.val = e.appendValue(g.val[:0], kind)
+			b.Set(g.key, g.val, nil)
+		}
 		if e.seqs, e.sizes = e.seqs[:0], e.sizes[:0]; cap(e.seqs) > maxSpare {
 			*e = entry{}
 		}
@@ -405,7 +455,9 @@ func (g *group) put(b *pebble.Batch, last uint64) {
 	for _, ch := range g.channels {
 		ch.fresh.cum = ch.last
 		set(ch.name, engine.Exact, &ch.fresh)
+		ch.grouped = false
 	}
+	clear(g.channels)
 	g.channels = g.channels[:0]
 	for p, e := range g.patterns {
 		set(p.prefix, p.kind, e)
@@ -414,6 +466,7 @@ func (g *group) put(b *pebble.Batch, last uint64) {
 		}
 	}
 	clear(g.patterns)
+	g.messages, g.bytes = 0, 0
 }
 
 // maxSpare is how many messages an entry that is kept for later has room for.
