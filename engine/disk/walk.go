@@ -105,7 +105,6 @@ func (w *walk) takeRecent() bool {
 	w.seqs = append(w.seqs, w.recent[from:to]...)
 	if w.backward {
 		slices.Reverse(w.seqs)
-		w.high = min(w.high, w.recent[0]-1)
 	}
 	w.recent = nil
 	return to > from
