@@ -82,12 +82,21 @@ func (t *tail) list(p pattern, after uint64) iter.Seq[uint64] {
 			}
 			return
 		}
-		for seq := t.newest[p]; seq > after; {
+		c := t.patterns[p]
+		if p.kind == engine.Exact {
+			if chains := t.channels[p.prefix]; chains != nil {
+				c = chains[0]
+			}
+		}
+		if c == nil {
+			return
+		}
+		for seq := c.newest; seq > after; {
 			if !yield(seq) {
 				return
 			}
 			h := t.at(seq)
-			seq = h.before[h.list(p)]
+			seq = h.before[h.place(p)]
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"iter"
 	"strings"
 	"sync"
 
@@ -20,12 +19,14 @@ const (
 // that retention has removed included. Its messages are linked from the newest
 // to the oldest of each list, so that a reader comes by no other's.
 type tail struct {
-	mu     sync.RWMutex
-	slots  []held // a ring: sequence s is at s & (len(slots)-1)
-	first  uint64 // the oldest held
-	next   uint64 // the one after the newest; first if none is held
-	bytes  int64
-	newest map[pattern]uint64 // of each list but that of all
+	mu       sync.RWMutex
+	slots    []held // a ring: sequence s is at s & (len(slots)-1)
+	first    uint64 // the oldest held
+	next     uint64 // the one after the newest; first if none is held
+	bytes    int64
+	channels map[string][]*chain // of each, as in chainsOf
+	patterns map[pattern]*chain
+	links    []uint64 // to be used, many at a time
 	// All up to it are in their lists on disk. It holds all that follow.
 	listed uint64
 	// partial is set where it is for these alone, and may have holes. A hole is
@@ -36,7 +37,15 @@ type tail struct {
 type held struct {
 	msg     *engine.Message
 	removed bool
-	before  []uint64 // the message before it in each of its lists, see lists
+	chains  []*chain // of the lists that it is in
+	before  []uint64 // the message before it in each of them
+}
+
+// A chain is what the tail has of a list, but for that of all.
+type chain struct {
+	pattern
+	newest uint64
+	held   int // messages; with none, the tail does not have it
 }
 
 // A pattern is what engine.SplitPattern returns: it names a list.
@@ -45,33 +54,39 @@ type pattern struct {
 	kind   engine.PatternKind
 }
 
-// lists yields the lists of a channel, but for that of all.
-func lists(channel string) iter.Seq2[int, pattern] {
-	return func(yield func(int, pattern) bool) {
-		i := 0
-		if !yield(i, pattern{channel, engine.Exact}) {
-			return
-		}
-		for prefix, kind := range engine.Patterns(channel) {
-			if i++; prefix == "" && kind == engine.Below {
-				return
-			}
-			if !yield(i, pattern{prefix, kind}) {
-				return
-			}
-		}
+// chainsOf returns those of a channel's lists: its own, that of the pattern for
+// it and its like, and those for all below, from the longest to the shortest.
+func (t *tail) chainsOf(channel string) []*chain {
+	chains, ok := t.channels[channel]
+	if ok {
+		return chains
 	}
+	channel = strings.Clone(channel) // it may be a small part of something large
+	chains = append(make([]*chain, 0, 2+strings.Count(channel, "/")), &chain{pattern: pattern{channel, engine.Exact}})
+	for prefix, kind := range engine.Patterns(channel) {
+		if prefix == "" && kind == engine.Below {
+			break
+		}
+		p := pattern{prefix, kind}
+		c, ok := t.patterns[p]
+		if !ok {
+			c = &chain{pattern: p}
+			t.patterns[p] = c
+		}
+		chains = append(chains, c)
+	}
+	t.channels[channel] = chains
+	return chains
 }
 
-// list returns which of its lists a message has as p.
-func (h *held) list(p pattern) int {
+// place returns where a list is among those of a message that is in it.
+func (h *held) place(p pattern) int {
 	switch p.kind {
 	case engine.Exact:
 		return 0
 	case engine.One:
 		return 1
 	}
-	// Those of kind Below come from the longest to the shortest.
 	return 2 + strings.Count(h.msg.Channel[len(p.prefix)+1:], "/")
 }
 
@@ -83,7 +98,8 @@ func tailCost(m *engine.Message) int64 {
 
 // begin empties the tail. The next message has the sequence.
 func (t *tail) begin(next uint64) {
-	t.first, t.next, t.slots, t.newest = next, next, make([]held, 16), make(map[pattern]uint64)
+	t.first, t.next, t.bytes, t.slots, t.links = next, next, 0, make([]held, 16), nil
+	t.channels, t.patterns = make(map[string][]*chain), make(map[pattern]*chain)
 }
 
 // push adds the next message and lets go of the oldest over the bounds.
@@ -96,10 +112,15 @@ func (t *tail) push(m *engine.Message, limit int64) {
 		}
 	}
 	h := t.at(m.ID.Seq)
-	*h = held{msg: m, before: make([]uint64, 0, 2+strings.Count(m.Channel, "/"))}
-	for _, p := range lists(m.Channel) {
-		h.before = append(h.before, t.newest[p])
-		t.newest[p] = m.ID.Seq
+	*h = held{msg: m, chains: t.chainsOf(m.Channel)}
+	n := len(h.chains)
+	if len(t.links) < n {
+		t.links = make([]uint64, max(n, 512))
+	}
+	h.before, t.links = t.links[:n:n], t.links[n:]
+	for i, c := range h.chains {
+		h.before[i], c.newest = c.newest, m.ID.Seq
+		c.held++
 	}
 	t.next++
 	t.bytes += tailCost(m)
@@ -119,9 +140,14 @@ func (t *tail) grow() {
 func (t *tail) evict() {
 	h := t.at(t.first)
 	t.bytes -= tailCost(h.msg)
-	for _, p := range lists(h.msg.Channel) {
-		if t.newest[p] == t.first {
-			delete(t.newest, p)
+	for i, c := range h.chains {
+		if c.held--; c.held > 0 {
+			continue
+		}
+		if i == 0 {
+			delete(t.channels, c.prefix)
+		} else {
+			delete(t.patterns, c.pattern)
 		}
 	}
 	*h = held{}
@@ -143,7 +169,6 @@ func (t *tail) clear() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.begin(1)
-	t.bytes = 0
 }
 
 // from tells whether the tail has all that follows the position. It is called
