@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,8 +28,9 @@ func (l *Log) append(ctx context.Context, b engine.Batch, timed bool) (engine.Re
 	}
 	r := newRequest(&b)
 	r.timed = timed
-	if r.cost > maxBatch || l.opts.Limit > 0 && r.cost > l.opts.Limit {
-		return engine.Receipt{}, fmt.Errorf("disk: %w: it takes %d bytes", engine.ErrTooLarge, r.cost)
+	if cost := r.cost; cost > maxBatch || l.opts.Limit > 0 && cost > l.opts.Limit {
+		r.release()
+		return engine.Receipt{}, fmt.Errorf("disk: %w: it takes %d bytes", engine.ErrTooLarge, cost)
 	}
 	if l.fault.get() != nil {
 		return engine.Receipt{}, l.unavailable()
@@ -38,6 +40,7 @@ func (l *Log) append(ctx context.Context, b engine.Batch, timed bool) (engine.Re
 	}
 	select {
 	case a := <-r.answer:
+		r.release()
 		return a.receipt, a.err
 	case <-ctx.Done():
 		return engine.Receipt{}, ctx.Err()
@@ -66,15 +69,30 @@ const (
 	maxGather = 8 << 20
 )
 
-// A request is a publisher's batch on its way to the writer.
+// A request is a publisher's batch on its way to the writer. It is the
+// publisher's again once it is answered.
 type request struct {
 	messages []*engine.Message
 	bodies   []body
+	encoded  []byte // which the bodies are parts of
 	key      string
 	digest   [32]byte
 	timed    bool // the messages keep their times
 	cost     int64
 	answer   chan answer // with room for the one there is
+}
+
+// requests are to be used again. Most are of one small message.
+var requests = sync.Pool{New: func() any { return &request{answer: make(chan answer, 1)} }}
+
+// release is called by the publisher that has the answer.
+func (r *request) release() {
+	if cap(r.messages) > 16 || cap(r.encoded) > 16<<10 {
+		return
+	}
+	clear(r.messages)
+	r.messages, r.bodies, r.encoded, r.key, r.cost = r.messages[:0], r.bodies[:0], r.encoded[:0], "", 0
+	requests.Put(r)
 }
 
 type answer struct {
@@ -84,9 +102,14 @@ type answer struct {
 
 // newRequest encodes a batch, in its publisher's goroutine.
 func newRequest(b *engine.Batch) *request {
-	r := &request{key: b.Key, digest: b.Digest, answer: make(chan answer, 1)}
-	n := len(b.Messages)
-	r.messages, r.bodies = make([]*engine.Message, n), make([]body, n)
+	r := requests.Get().(*request)
+	r.key, r.digest = b.Key, b.Digest
+	n := 0
+	for i := range b.Messages {
+		n += maxBody(&b.Messages[i])
+	}
+	r.encoded = slices.Grow(r.encoded, n)
+	r.messages, r.bodies = slices.Grow(r.messages, len(b.Messages)), slices.Grow(r.bodies, len(b.Messages))
 	for i := range b.Messages {
 		m := new(engine.Message)
 		*m = b.Messages[i]
@@ -97,8 +120,11 @@ func newRequest(b *engine.Batch) *request {
 		if cap(m.Data) > 2*len(m.Data)+64 {
 			m.Data = bytes.Clone(m.Data)
 		}
-		r.messages[i], r.bodies[i] = m, encodeBody(m)
-		r.cost += cost(m.Channel, r.bodies[i].recordLen())
+		from := len(r.encoded)
+		r.encoded = appendBody(r.encoded, m)
+		b := newBody(r.encoded[from:])
+		r.messages, r.bodies = append(r.messages, m), append(r.bodies, b)
+		r.cost += cost(m.Channel, b.recordLen())
 	}
 	return r
 }

@@ -32,19 +32,24 @@ type body struct {
 	crc   uint32
 }
 
-func encodeBody(m *engine.Message) body {
-	n := len(m.Channel) + len(m.Type) + len(m.ContentType) + len(m.Data) + 4*binary.MaxVarintLen16
+func newBody(b []byte) body { return body{b, crc32.Update(0, castagnoli, b)} }
+
+// maxBody is what appendBody appends at most.
+func maxBody(m *engine.Message) int {
+	n := len(m.Channel) + len(m.Type) + len(m.ContentType) + len(m.Data) + 64
 	for k, v := range m.Headers {
 		n += len(k) + len(v) + 2*binary.MaxVarintLen16
 	}
-	b := make([]byte, 0, n)
+	return n
+}
+
+func appendBody(b []byte, m *engine.Message) []byte {
 	b = appendString(appendString(appendString(b, m.Channel), m.Type), m.ContentType)
 	b = binary.AppendUvarint(b, uint64(len(m.Headers)))
 	for k, v := range m.Headers {
 		b = appendString(appendString(b, k), v)
 	}
-	b = append(b, m.Data...)
-	return body{b, crc32.Update(0, castagnoli, b)}
+	return append(b, m.Data...)
 }
 
 func appendString(dst []byte, s string) []byte {

@@ -95,7 +95,7 @@ func (l *Log) write() {
 			}
 			l.writer.gathered = len(requests)
 			l.store(requests)
-			l.pace(requests)
+			l.pace()
 			clear(requests)
 		} else if closed {
 			return
@@ -126,11 +126,8 @@ func (l *Log) write() {
 // What is removed takes room until it is compacted, and whoever publishes faster
 // than that is done could fill a disk that has room for the log. A second is the
 // most between two looks: there may be nothing to compact.
-func (l *Log) pace(requests []*request) {
+func (l *Log) pace() {
 	w := &l.writer
-	for _, r := range requests {
-		w.unpaced += r.cost
-	}
 	if l.opts.Limit < 0 || w.unpaced < paceBytes {
 		return
 	}
@@ -223,7 +220,12 @@ func (l *Log) store(requests []*request) {
 		c.fail(l.unavailable())
 		return
 	}
-	c.batch = l.db.NewBatchWithSize(batchSize(requests))
+	bytes := int64(1 << 10)
+	for _, r := range requests {
+		bytes += r.cost
+	}
+	w.unpaced += bytes
+	c.batch = l.db.NewBatchWithSize(int(bytes))
 	err := l.assign(c)
 	if err == nil {
 		err = l.put(c.batch, c.stored)
@@ -287,7 +289,7 @@ type stored struct {
 func (l *Log) assign(c *commit) error {
 	w := &l.writer
 	now := time.Now().UnixMilli()
-	fresh := make(map[keyHash]storedKey) // keys of this batch
+	var fresh map[keyHash]storedKey // keys of this batch
 	for i, r := range c.requests {
 		var hash keyHash
 		known := false // before, and its window is over
@@ -321,6 +323,9 @@ func (l *Log) assign(c *commit) error {
 		}
 		if r.key != "" {
 			k := storedKey{r.digest, first, uint32(len(r.messages)), w.time}
+			if fresh == nil {
+				fresh = make(map[keyHash]storedKey)
+			}
 			fresh[hash] = k
 			l.putKey(c.batch, hash, k)
 			if !known {
@@ -330,14 +335,6 @@ func (l *Log) assign(c *commit) error {
 		c.answers[i].receipt = engine.Receipt{First: l.cursor(first), Count: len(r.messages), Time: w.time}
 	}
 	return nil
-}
-
-func batchSize(requests []*request) int {
-	n := int64(1 << 10)
-	for _, r := range requests {
-		n += r.cost
-	}
-	return int(n)
 }
 
 // put writes messages, and the entries of the groups that are whole with them.
