@@ -134,8 +134,9 @@ func newRequest(b *engine.Batch) *request {
 type queue struct {
 	mu       sync.Mutex
 	requests []*request
+	enough   int // requests that wake the writer
 	closed   bool
-	wake     chan struct{} // has one when there is something new
+	wake     chan struct{} // has one when there are so many
 }
 
 func (q *queue) init() { q.wake = make(chan struct{}, 1) }
@@ -148,8 +149,11 @@ func (q *queue) add(r *request) bool {
 		return false
 	}
 	q.requests = append(q.requests, r)
+	enough := len(q.requests) >= q.enough
 	q.mu.Unlock()
-	q.ring()
+	if enough {
+		q.ring()
+	}
 	return true
 }
 
@@ -160,8 +164,20 @@ func (q *queue) ring() {
 	}
 }
 
-// take moves requests to the end of dst, until dst has maxGather bytes.
-func (q *queue) take(dst []*request) []*request {
+// await makes the queue wake the writer when it has so many requests.
+func (q *queue) await(n int) {
+	q.mu.Lock()
+	q.enough = n
+	enough := len(q.requests) >= n
+	q.mu.Unlock()
+	if enough {
+		q.ring()
+	}
+}
+
+// take moves requests to the end of dst, until dst has maxGather bytes: then it
+// is full.
+func (q *queue) take(dst []*request) (_ []*request, full bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var bytes int64
@@ -177,7 +193,7 @@ func (q *queue) take(dst []*request) []*request {
 	rest := copy(q.requests, q.requests[n:])
 	clear(q.requests[rest:])
 	q.requests = q.requests[:rest]
-	return dst
+	return dst, rest > 0
 }
 
 // close makes add refuse what comes.

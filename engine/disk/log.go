@@ -49,8 +49,10 @@ type Log struct {
 	// What the writer has applied, on its way to be synced. There is room for
 	// none: one is synced while the writer makes the next.
 	syncing  chan *commit
-	inFlight atomic.Int64  // requests
-	done     chan struct{} // closed by Close
+	inFlight atomic.Int64 // requests
+	// acknowledged has one after a commit was.
+	acknowledged chan struct{}
+	done         chan struct{} // closed by Close
 	// written is closed when the writer has ended.
 	written chan struct{}
 
@@ -81,7 +83,7 @@ func Open(dir string, opts Options) (*Log, error) {
 		l.release()
 		return nil, fmt.Errorf("disk: %s: %w", dir, err)
 	}
-	l.written, l.syncing = make(chan struct{}), make(chan *commit)
+	l.written, l.syncing, l.acknowledged = make(chan struct{}), make(chan *commit), make(chan struct{}, 1)
 	go func() {
 		defer close(l.syncing)
 		l.write()

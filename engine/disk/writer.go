@@ -26,9 +26,10 @@ type writer struct {
 	unclaimed int64 // bytes of messages removed since a range was
 	unpaced   int64 // bytes stored since the files were looked at
 	group     group
-	gathered  int // requests in the last batch
-	stored    int // messages in the last batch
-	key       []byte
+	// How many publishers there are that publish again when they are answered.
+	publishers int
+	stored     int // messages in the last batch
+	key        []byte
 	// Commits that are not acknowledged.
 	unfinished sync.WaitGroup
 }
@@ -89,11 +90,11 @@ func (l *Log) write() {
 	var requests []*request
 	for {
 		closed := l.isClosed() // and with it, before it, the queue
-		if requests = l.queue.take(requests[:0]); len(requests) > 0 {
-			if l.opts.Fsync == Group {
+		var full bool
+		if requests, full = l.queue.take(requests[:0]); len(requests) > 0 {
+			if l.opts.Fsync == Group && !full {
 				requests = l.gather(requests, timer)
 			}
-			l.writer.gathered = len(requests)
 			l.store(requests)
 			l.pace()
 			clear(requests)
@@ -163,35 +164,40 @@ func (l *Log) removeDue(now int64) {
 	}
 }
 
-// gather waits a little for other publishers, while there are fewer than the
-// last time: who was answered then is likely to publish again. So a publisher
+// gather waits a little for other publishers, while there are fewer than are
+// expected: who was answered last is likely to publish again. So a publisher
 // that is alone does not wait.
 //
-// While many wait for a sync, whoever has come meanwhile is made ready for the
-// next one at once. Few share a sync.
+// Few share a sync. Of many, half are gathered while the other half waits for
+// theirs.
 func (l *Log) gather(requests []*request, timer *time.Timer) []*request {
-	under := int(l.inFlight.Load())
-	if under+len(requests) >= l.opts.many {
-		return requests
+	w := &l.writer
+	enough := w.publishers
+	if enough >= l.opts.many {
+		enough /= 2
 	}
-	enough := l.writer.gathered
-	if under > 0 {
-		l.writer.unfinished.Wait()
-		requests = l.queue.take(requests)
-	}
-	if len(requests) < enough {
-		timer.Reset(l.opts.GroupWait)
-	}
-	for len(requests) < enough {
+	timer.Reset(l.opts.GroupWait)
+	for full := false; len(requests) < enough && !full; {
+		l.queue.await(enough - len(requests))
+		under := l.inFlight.Load()
+		timeout := timer.C
+		if under > 0 {
+			timeout = nil // a sync goes on meanwhile
+		}
 		select {
 		case <-l.queue.wake:
-			requests = l.queue.take(requests)
-		case <-timer.C:
-			return l.queue.take(requests)
+			requests, full = l.queue.take(requests)
+		case <-l.acknowledged:
+			timer.Reset(l.opts.GroupWait)
+		case <-timeout:
+			requests, full = l.queue.take(requests)
+			enough, w.publishers = 0, 0
 		case <-l.done:
-			return requests
+			enough = 0
 		}
 	}
+	l.queue.await(1)
+	w.publishers = max(w.publishers, int(l.inFlight.Load())+len(requests))
 	return requests
 }
 
@@ -202,6 +208,12 @@ type commit struct {
 	requests []*request
 	answers  []answer
 	state    state // with it
+}
+
+func (c *commit) answer() {
+	for i, r := range c.requests {
+		r.answer <- c.answers[i]
+	}
 }
 
 // fail answers with an error.
@@ -261,20 +273,21 @@ func (l *Log) acknowledge() {
 		if c.batch != nil {
 			err = l.sync(c.batch)
 		}
-		if err != nil {
-			c.fail(l.unavailable())
-			l.writer.unfinished.Done()
-			continue
-		}
-		if c.batch != nil {
+		if c.batch != nil && err == nil {
 			l.kept.set(&c.state)
 			l.publish(c.stored, c.state.listed)
 		}
 		l.inFlight.Add(-int64(len(c.requests)))
-		for i, r := range c.requests {
-			r.answer <- c.answers[i]
+		if err != nil {
+			c.fail(l.unavailable())
+		} else {
+			c.answer()
 		}
 		l.writer.unfinished.Done()
+		select {
+		case l.acknowledged <- struct{}{}:
+		default:
+		}
 	}
 }
 
