@@ -88,7 +88,7 @@ func (t *trimming) trimQueue(q *ageQueue, now int64) error {
 // channel that are older, unless the rules have changed meanwhile. It reports
 // whether the queue is done with it.
 func (t *trimming) expire(q *ageQueue, seq uint64, time, now int64) (bool, error) {
-	m, _, err := t.log.readMessage(seq)
+	m, _, err := t.log.messageAt(t.read, seq)
 	if err != nil || m == nil {
 		return true, err // removed before, for another reason
 	}

@@ -225,7 +225,7 @@ func (l *Log) merge(ctx context.Context, page *engine.Page, it *pebble.Iterator,
 			page.More = true
 			return nil
 		default:
-			m, err := l.messageAt(messages, seq)
+			m, _, err := l.messageAt(messages, seq)
 			if err != nil {
 				return err
 			}
@@ -246,22 +246,22 @@ func (l *Log) merge(ctx context.Context, page *engine.Page, it *pebble.Iterator,
 }
 
 // messageAt reads a message, nil if there is none.
-func (l *Log) messageAt(it *pebble.Iterator, seq uint64) (*engine.Message, error) {
+func (l *Log) messageAt(it *pebble.Iterator, seq uint64) (*engine.Message, recordInfo, error) {
 	var buf [9]byte
 	k := messageKey(buf[:0], seq)
 	if !it.SeekGE(k) || !bytes.Equal(it.Key(), k) {
-		return nil, damage(it.Error())
+		return nil, recordInfo{}, damage(it.Error())
 	}
 	v, err := it.ValueAndErr()
 	if err != nil {
-		return nil, damage(err)
+		return nil, recordInfo{}, damage(err)
 	}
-	m, _, err := decodeRecord(v, seq)
+	m, info, err := decodeRecord(v, seq)
 	if err != nil {
-		return nil, err
+		return nil, info, err
 	}
 	m.ID.Epoch = l.epoch
-	return m, nil
+	return m, info, nil
 }
 
 // orDamage returns the iterator's error, or else says what is wrong with what
@@ -271,18 +271,4 @@ func orDamage(it *pebble.Iterator, format string, args ...any) error {
 		return damage(err)
 	}
 	return corrupt(format, args...)
-}
-
-// readMessage reads a message, nil if there is none. Its epoch is not set.
-func (l *Log) readMessage(seq uint64) (*engine.Message, recordInfo, error) {
-	var buf [9]byte
-	v, closer, err := l.db.Get(messageKey(buf[:0], seq))
-	if err == pebble.ErrNotFound {
-		return nil, recordInfo{}, nil
-	}
-	if err != nil {
-		return nil, recordInfo{}, damage(err)
-	}
-	defer closer.Close()
-	return decodeRecord(v, seq)
 }

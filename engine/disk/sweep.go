@@ -83,7 +83,7 @@ func (t *trimming) sweep(int64) error {
 // for may have let it go meanwhile, under other rules. What is in the queue of
 // another one is found done there.
 func (t *trimming) queue(seq uint64, age int64) error {
-	m, _, err := t.log.readMessage(seq)
+	m, _, err := t.log.messageAt(t.read, seq)
 	if err != nil || m == nil {
 		return err
 	}

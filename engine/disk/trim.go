@@ -85,6 +85,7 @@ type trimming struct {
 	it   *pebble.Iterator // of what is on disk before the step
 	list *pebble.Iterator // the same, standing on first
 	find *pebble.Iterator // the same, for entries
+	read *pebble.Iterator // the same, for messages
 	left int              // messages that the step may still remove
 	more int              // keys, and entries of queues
 
@@ -118,14 +119,12 @@ func (l *Log) trim(now int64) error {
 		return damage(err)
 	}
 	defer t.it.Close()
-	if t.list, err = t.it.Clone(pebble.CloneOptions{}); err != nil {
-		return damage(err)
+	for _, it := range []**pebble.Iterator{&t.list, &t.find, &t.read} {
+		if *it, err = t.it.Clone(pebble.CloneOptions{}); err != nil {
+			return damage(err)
+		}
+		defer (*it).Close()
 	}
-	defer t.list.Close()
-	if t.find, err = t.it.Clone(pebble.CloneOptions{}); err != nil {
-		return damage(err)
-	}
-	defer t.find.Close()
 	t.b = l.db.NewBatch()
 	for _, step := range []func(*trimming, int64) error{
 		(*trimming).findOldest, (*trimming).sweep, (*trimming).expireKeys, (*trimming).trimOld, (*trimming).trimFull, (*trimming).trimLimit,
@@ -241,7 +240,7 @@ func (t *trimming) removeFirst(ch *channel) error {
 		t.at = ch
 	}
 	seq, size := t.first.seqs[t.i], t.first.sizes[t.i]
-	m, rec, err := t.log.readMessage(seq)
+	m, rec, err := t.log.messageAt(t.read, seq)
 	if err != nil {
 		return err
 	}
