@@ -101,9 +101,12 @@ func TestReadOnly(t *testing.T) {
 		}
 	}
 	end := l.End()
-	if err := l.Close(); err != nil {
+	// As if it had been killed. What retention wrote is with the system.
+	killed := filepath.Join(t.TempDir(), "log")
+	if err := errors.Join(l.db.LogData(nil, nil), os.CopyFS(killed, os.DirFS(dir)), l.Close()); err != nil {
 		t.Fatal(err)
 	}
+	dir = killed
 	before := contents(t, dir)
 	l, err = Open(dir, Options{ReadOnly: true, TailBytes: 1})
 	if err != nil {
@@ -113,7 +116,7 @@ func TestReadOnly(t *testing.T) {
 	wantError(t, "Open while it is open for reading", err, ErrInUse)
 	_, err = l.Append(t.Context(), engine.Batch{Messages: []engine.Message{{Channel: "a"}}})
 	wantError(t, "Append", err, engine.ErrUnavailable)
-	if n := len(readAll(t, l, "a")); n != 100 || len(readAll(t, l, "*")) != 101 || len(readAll(t, l, "few")) != 1 || l.End() != end || l.Opened() != (Opened{}) {
+	if n := len(readAll(t, l, "a")); n != 100 || len(readAll(t, l, "*")) != 101 || len(readAll(t, l, "few")) != 1 || l.End() != end || l.Opened() != (Opened{Unclean: true}) {
 		t.Errorf("%d messages, end %v, want %v; %+v", n, l.End(), end, l.Opened())
 	}
 	if err := l.Close(); err != nil {

@@ -77,10 +77,16 @@ func (l *Log) listRest() error {
 		return err
 	}
 	b := l.db.NewBatch()
-	w.group.put(b, w.end)
-	w.listed = w.end
+	l.list(b)
 	b.Set(stateKey, w.state.append(nil), nil)
 	return l.commit(b, pebble.NoSync)
+}
+
+// list writes the entries of all messages that have none.
+func (l *Log) list(b *pebble.Batch) {
+	w := &l.writer
+	w.group.put(b, w.end)
+	w.listed = w.end
 }
 
 // write is the writer's goroutine.
@@ -352,24 +358,18 @@ func (l *Log) assign(c *commit) error {
 
 // put writes messages, and the entries of the groups that are whole with them.
 func (l *Log) put(b *pebble.Batch, messages []stored) error {
+	w := &l.writer
 	for _, m := range messages {
 		if err := l.putMessage(b, m); err != nil {
 			return err
 		}
-		l.listWhole(b, m.ID.Seq)
+		// The tail has to keep what is not listed: half of it may be that.
+		if w.group.messages >= l.opts.group || w.group.bytes >= l.opts.TailBytes/2 {
+			w.group.put(b, m.ID.Seq)
+			w.listed = m.ID.Seq
+		}
 	}
 	return nil
-}
-
-// listWhole writes the entries of the group once it is whole with its last
-// message. The tail has to keep the messages until then, so half of it may be
-// such.
-func (l *Log) listWhole(b *pebble.Batch, last uint64) {
-	w := &l.writer
-	if w.group.messages >= l.opts.group || w.group.bytes >= l.opts.TailBytes/2 {
-		w.group.put(b, last)
-		w.listed = last
-	}
 }
 
 // putMessage writes a message, and notes it for the entries of its group.
