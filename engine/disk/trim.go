@@ -94,8 +94,9 @@ type trimming struct {
 	i     int   // where that is
 
 	removed []uint64
-	entries map[string][]*change // by list prefix
-	trims   map[string]uint64    // by trim record, what it must tell at least
+	entries map[string]*change // by key
+	near    map[string]*change // by list prefix, the one found last
+	trims   map[string]uint64  // by trim record, what it must tell at least
 
 	enqueued []enqueued
 }
@@ -111,7 +112,7 @@ type change struct {
 // sync: what a crash brings back is removed again.
 func (l *Log) trim(now int64) error {
 	l.writer.channels.shrink(l.opts.channels)
-	t := &trimming{log: l, left: trimStep, entries: make(map[string][]*change), trims: make(map[string]uint64)}
+	t := &trimming{log: l, left: trimStep, entries: make(map[string]*change), near: make(map[string]*change), trims: make(map[string]uint64)}
 	t.left = max(t.left, 2*l.writer.stored)
 	t.more = 2 * t.left
 	var err error
@@ -330,22 +331,23 @@ func (t *trimming) unlist(ch *channel, p pattern, seq uint64) error {
 // writer's key.
 func (t *trimming) change(kind engine.PatternKind, seq uint64) (*change, error) {
 	prefix := t.log.writer.key
-	changes := t.entries[string(prefix)]
-	for i := len(changes) - 1; i >= 0; i-- {
-		if c := changes[i]; c.first <= seq && seq <= c.last {
-			return c, nil
-		}
+	if c := t.near[string(prefix)]; c != nil && c.first <= seq && seq <= c.last {
+		return c, nil
 	}
 	ok := t.find.SeekGE(appendUint64(prefix, seq))
 	if !ok || len(t.find.Key()) != len(prefix)+8 || !bytes.HasPrefix(t.find.Key(), prefix) {
 		return nil, orDamage(t.find, "list %x has no message %d", prefix, seq)
 	}
-	c := &change{kind: kind}
-	if !c.decode(lastUint64(t.find.Key()), t.find.Value(), kind) {
-		return nil, corrupt("entry %x: %x", t.find.Key(), t.find.Value())
+	c, ok := t.entries[string(t.find.Key())]
+	if !ok {
+		c = &change{kind: kind}
+		if !c.decode(lastUint64(t.find.Key()), t.find.Value(), kind) {
+			return nil, corrupt("entry %x: %x", t.find.Key(), t.find.Value())
+		}
+		c.first = c.seqs[0]
+		t.entries[string(t.find.Key())] = c
 	}
-	c.first = c.seqs[0]
-	t.entries[string(prefix)] = append(changes, c)
+	t.near[string(prefix)] = c
 	return c, nil
 }
 
@@ -357,14 +359,11 @@ func (t *trimming) note(name string, kind engine.PatternKind, seq uint64) {
 
 // record writes the entries, the trim records and the state.
 func (t *trimming) record(int64) error {
-	for prefix, changes := range t.entries {
-		for _, c := range changes {
-			k := appendUint64([]byte(prefix), c.last)
-			if len(c.seqs) == 0 {
-				t.b.Delete(k, nil)
-			} else {
-				t.b.Set(k, c.appendValue(nil, c.kind), nil)
-			}
+	for k, c := range t.entries {
+		if len(c.seqs) == 0 {
+			t.b.Delete([]byte(k), nil)
+		} else {
+			t.b.Set([]byte(k), c.appendValue(nil, c.kind), nil)
 		}
 	}
 	for k, seq := range t.trims {
