@@ -186,6 +186,10 @@ func (l *Log) snapshot(q *engine.Query) (it *pebble.Iterator, end uint64, recent
 		if prefix == "" && kind == engine.Below {
 			continue
 		}
+		if t.damage != nil { // it may be of a message of this list
+			it.Close()
+			return nil, 0, nil, t.damage
+		}
 		for seq := range t.list(pattern{prefix, kind}, t.listed) {
 			if !t.at(seq).removed {
 				recent[i] = append(recent[i], seq)

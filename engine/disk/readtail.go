@@ -20,7 +20,7 @@ func (l *Log) readTail(q *engine.Query) (engine.Page, bool) {
 	defer t.mu.RUnlock()
 	end := l.end.Load()
 	after, until, known := l.bounds(q, end)
-	if !known || !t.from(after) || l.isClosed() {
+	if !known || !t.from(after, end) || l.isClosed() {
 		return engine.Page{}, false
 	}
 	var page engine.Page

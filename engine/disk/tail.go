@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"strings"
 	"sync"
 
@@ -32,6 +33,9 @@ type tail struct {
 	// partial is set where it is for these alone, and may have holes. A hole is
 	// a removed message in no list.
 	partial bool
+	// damage is of the first of these that could not be read. It and what follows
+	// it are not held.
+	damage error
 }
 
 type held struct {
@@ -172,8 +176,10 @@ func (t *tail) clear() {
 }
 
 // from tells whether the tail has all that follows the position. It is called
-// with mu held, and the position is not beyond End.
-func (t *tail) from(seq uint64) bool { return seq+1 >= t.first && !t.partial }
+// with mu held, and the position is not beyond End, which is end.
+func (t *tail) from(seq, end uint64) bool {
+	return seq+1 >= t.first && !t.partial || seq == end
+}
 
 // publish makes stored messages visible, with which all up to listed are in
 // their lists.
@@ -199,7 +205,7 @@ func (l *Log) Tail(after engine.Cursor, buf []*engine.Message) ([]*engine.Messag
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	end := l.end.Load()
-	if after.Seq > end || !t.from(after.Seq) || l.isClosed() {
+	if after.Seq > end || !t.from(after.Seq, end) || l.isClosed() {
 		return buf, false
 	}
 	for seq := after.Seq + 1; seq <= end && len(buf) < cap(buf); seq++ {
@@ -251,7 +257,7 @@ func (l *Log) loadUnlisted() error {
 	l.end.Store(s.end)
 	t.begin(s.listed + 1)
 	t.listed, t.partial = s.listed, true
-	return l.unlisted(func(m *engine.Message) error {
+	err := l.unlisted(func(m *engine.Message) error {
 		for t.next < m.ID.Seq {
 			t.push(&engine.Message{ID: l.cursor(t.next)}, l.opts.TailBytes)
 			t.at(t.next - 1).removed = true
@@ -259,6 +265,10 @@ func (l *Log) loadUnlisted() error {
 		t.push(m, l.opts.TailBytes)
 		return nil
 	})
+	if errors.Is(err, ErrCorrupt) {
+		t.damage, err = err, nil
+	}
+	return err
 }
 
 // unlisted goes through the messages that are in no list yet.
