@@ -159,7 +159,7 @@ func (l *Log) readDisk(ctx context.Context, q *engine.Query) (engine.Page, error
 	if err := damage(it.Error()); err != nil {
 		return page, err
 	}
-	if err := l.merge(ctx, &page, it, walks, q, until, s.listed); err != nil {
+	if err := l.merge(ctx, &page, it, walks, q, until); err != nil {
 		return page, err
 	}
 	l.finish(&page, q, trimmed, oldest, until)
@@ -170,15 +170,33 @@ func (l *Log) readDisk(ctx context.Context, q *engine.Query) (engine.Page, error
 // of the log before it, and what the query's lists there may lack: the sequences
 // in the tail, from a position on up to which all are listed.
 func (l *Log) snapshot(q *engine.Query) (it *pebble.Iterator, end uint64, recent [][]uint64, err error) {
+	it, end, recent, leaving, err := l.snapshotTail(q)
+	if err != nil || recent == nil || len(leaving) == 0 || it.SeekGE(messageKey(nil, leaving[0])) && bytes.Equal(it.Key(), messageKey(nil, leaving[0])) {
+		return it, end, recent, err
+	}
+	if err := it.Error(); err != nil {
+		it.Close()
+		return nil, 0, nil, err
+	}
+	for i := range recent {
+		recent[i] = slices.DeleteFunc(recent[i], func(seq uint64) bool {
+			_, ok := slices.BinarySearch(leaving, seq)
+			return ok
+		})
+	}
+	return it, end, recent, nil
+}
+
+func (l *Log) snapshotTail(q *engine.Query) (it *pebble.Iterator, end uint64, recent [][]uint64, leaving []uint64, err error) {
 	t := &l.tail
 	t.mu.RLock() // nothing leaves the tail
 	defer t.mu.RUnlock()
 	if it, err = l.db.NewIter(nil); err != nil {
-		return nil, 0, nil, err
+		return nil, 0, nil, nil, err
 	}
 	end = l.end.Load()
 	if t.listed >= end {
-		return it, end, nil, nil
+		return it, end, nil, nil, nil
 	}
 	recent = make([][]uint64, len(q.Channels))
 	for i, c := range q.Channels {
@@ -188,7 +206,7 @@ func (l *Log) snapshot(q *engine.Query) (it *pebble.Iterator, end uint64, recent
 		}
 		if t.damage != nil { // it may be of a message of this list
 			it.Close()
-			return nil, 0, nil, t.damage
+			return nil, 0, nil, nil, t.damage
 		}
 		for seq := range t.list(pattern{prefix, kind}, t.listed) {
 			if !t.at(seq).removed {
@@ -197,12 +215,12 @@ func (l *Log) snapshot(q *engine.Query) (it *pebble.Iterator, end uint64, recent
 		}
 		slices.Reverse(recent[i])
 	}
-	return it, end, recent, nil
+	return it, end, recent, t.leaving, nil
 }
 
 // merge fills the page with what the walks come to, up to until and to the
 // query's bounds.
-func (l *Log) merge(ctx context.Context, page *engine.Page, it *pebble.Iterator, walks []*walk, q *engine.Query, until, listed uint64) error {
+func (l *Log) merge(ctx context.Context, page *engine.Page, it *pebble.Iterator, walks []*walk, q *engine.Query, until uint64) error {
 	if len(walks) == 0 {
 		return nil
 	}
@@ -234,11 +252,7 @@ func (l *Log) merge(ctx context.Context, page *engine.Page, it *pebble.Iterator,
 				return err
 			}
 			if m == nil {
-				if seq <= listed {
-					return corrupt("message %d is missing", seq)
-				}
-				// Retention removed it just now, and told the disk first.
-				continue
+				return corrupt("message %d is missing", seq)
 			}
 			last, full = seq, f.add(m)
 			if len(page.Messages)%128 == 0 && ctx.Err() != nil {

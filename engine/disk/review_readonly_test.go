@@ -69,4 +69,3 @@ func TestReadOnlyTail(t *testing.T) {
 		t.Errorf("Tail from End: %d, %v", len(got), ok)
 	}
 }
-

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 
@@ -30,6 +31,9 @@ type tail struct {
 	links    []uint64 // to be used, many at a time
 	// All up to it are in their lists on disk. It holds all that follow.
 	listed uint64
+	// Those of them that retention is removing, sorted: they are on the disk, or
+	// none of them is any more.
+	leaving []uint64
 	// partial is set where it is for these alone, and may have holes. A hole is
 	// a removed message in no list.
 	partial bool
@@ -158,10 +162,23 @@ func (t *tail) evict() {
 	t.first++
 }
 
+// leave notes what retention is about to remove from the disk.
+func (t *tail) leave(seqs []uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, seq := range seqs {
+		if seq > t.listed {
+			t.leaving = append(t.leaving, seq)
+		}
+	}
+	slices.Sort(t.leaving)
+}
+
 // remove marks messages that retention has removed.
 func (t *tail) remove(seqs []uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.leaving = nil // a reader may have it
 	for _, seq := range seqs {
 		if t.first <= seq && seq < t.next {
 			t.at(seq).removed = true

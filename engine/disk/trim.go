@@ -136,6 +136,7 @@ func (l *Log) trim(now int64) error {
 			return err
 		}
 	}
+	l.tail.leave(t.removed)
 	if err := l.commit(t.b, pebble.NoSync); err != nil {
 		return err
 	}
