@@ -34,6 +34,7 @@ type Log struct {
 	opts   Options
 	dir    string
 	epoch  string
+	format int // of the layout on the disk
 	db     *pebble.DB
 	caches caches
 	gate   gate
@@ -274,7 +275,7 @@ func (l *Log) Stats() Stats {
 		return Stats{}
 	}
 	s := l.kept.get()
-	s.Newest, s.Disk, s.Format = l.end.Load(), l.db.Metrics().DiskSpaceUsage(), formatVersion
+	s.Newest, s.Disk, s.Format = l.end.Load(), l.db.Metrics().DiskSpaceUsage(), l.format
 	return s
 }
 

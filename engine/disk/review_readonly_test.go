@@ -69,3 +69,21 @@ func TestReadOnlyTail(t *testing.T) {
 		t.Errorf("Tail from End: %d, %v", len(got), ok)
 	}
 }
+
+// TestReadOnlyFormat wants the format that the files have.
+func TestReadOnlyFormat(t *testing.T) {
+	mem := vfs.NewMem()
+	if _, err := vfs.Clone(vfs.Default, mem, "testdata/format-1", "log"); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int{1, formatVersion} {
+		l, err := Open("log", Options{fs: mem, ReadOnly: i == 0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.Stats().Format; got != want {
+			t.Errorf("format %d, want %d", got, want)
+		}
+		l.Close()
+	}
+}

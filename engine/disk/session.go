@@ -78,9 +78,11 @@ func (l *Log) recall() error {
 	if version == nil {
 		return l.wantEmpty()
 	}
-	if v := binary.BigEndian.Uint32(append(version, 0, 0, 0, 0)); len(version) != 4 || v < 1 || v > formatVersion {
+	v := binary.BigEndian.Uint32(append(version, 0, 0, 0, 0))
+	if len(version) != 4 || v < 1 || v > formatVersion {
 		return fmt.Errorf("%w: version %d, this is version %d", ErrFormat, v, formatVersion)
 	}
+	l.format = int(v)
 	epoch, err1 := l.get(epochKey)
 	last, err2 := l.get(sessionKey)
 	counts, err3 := l.get(stateKey)
@@ -147,6 +149,7 @@ func (l *Log) newEpoch(now session) string {
 
 // record writes what begin has found, and syncs it.
 func (l *Log) record(s session, fresh bool) error {
+	l.format = formatVersion
 	b := l.db.NewBatch()
 	b.Set(formatKey, binary.BigEndian.AppendUint32(nil, formatVersion), nil)
 	b.Set(epochKey, []byte(l.epoch), nil)
