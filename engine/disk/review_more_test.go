@@ -135,7 +135,11 @@ func TestCloseWhileGathering(t *testing.T) {
 			answered <- err
 		}()
 	}
-	time.Sleep(20 * time.Millisecond)
+	for handed := 0; handed != 20; time.Sleep(time.Millisecond) {
+		l.queue.mu.Lock()
+		handed = len(l.queue.requests) + 50 - l.queue.enough // of many, half
+		l.queue.mu.Unlock()
+	}
 	begin := time.Now()
 	l.Close()
 	for range 20 {
