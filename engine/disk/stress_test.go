@@ -2,11 +2,9 @@ package disk
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,9 +15,10 @@ import (
 	"github.com/halley-comet/halley/engine"
 )
 
-// TestReviewStress has publishers, readers of all kinds, retention and a
-// crash go on at once.
-func TestReviewStress(t *testing.T) {
+// TestStress has publishers, readers of all kinds, retention and a crash go on
+// at once. Each channel's messages are numbered: a reader that is told of no gap
+// misses none.
+func TestStress(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes a while")
 	}
@@ -31,11 +30,11 @@ func TestReviewStress(t *testing.T) {
 		{TailBytes: 500 * tailMessage, group: 33, delay: 1, Fsync: Never, many: 2, GroupWait: 10 * time.Millisecond},
 		{TailBytes: 500 * tailMessage, group: 100, delay: 1, many: 6},
 	} {
-		t.Run(fmt.Sprint(i), func(t *testing.T) { reviewStress(t, opts) })
+		t.Run(fmt.Sprint(i), func(t *testing.T) { stress(t, opts) })
 	}
 }
 
-func reviewStress(t *testing.T, opts Options) {
+func stress(t *testing.T, opts Options) {
 	opts.Rules = []engine.RetentionRule{
 		{Pattern: "few/**", Retention: engine.Retention{Count: 3}},
 		{Pattern: "age/*", Retention: engine.Retention{Age: 20 * time.Millisecond}},
@@ -76,23 +75,10 @@ func reviewStress(t *testing.T, opts Options) {
 					if rng.IntN(4) == 0 {
 						b.Key = fmt.Sprint(p, round, rng.Uint64())
 					}
-					ctx, cancel := context.WithCancel(context.Background())
-					if b.Key == "" && false {
-						time.AfterFunc(time.Duration(rng.IntN(200))*time.Microsecond, cancel)
-					}
-					_, err := l.Append(ctx, b)
-					if errors.Is(err, context.Canceled) {
-						// It may have been stored or not: ask until it is.
-						if b.Key == "" {
-							// counters would be wrong; leave a mark by waiting
-							time.Sleep(50 * time.Millisecond)
-						}
-					} else if err != nil {
+					if _, err := l.Append(context.Background(), b); err != nil {
 						t.Error(err)
-						cancel()
 						return
 					}
-					cancel()
 				}
 			})
 		}
@@ -115,7 +101,7 @@ func reviewStress(t *testing.T, opts Options) {
 					}
 					if rng.IntN(3) == 0 {
 						q.Backward = true
-						reviewBackward(t, l, q)
+						readBackward(t, l, q)
 						continue
 					}
 					last := make(map[string]int)
@@ -197,20 +183,15 @@ func reviewStress(t *testing.T, opts Options) {
 			if _, err := l.Verify(t.Context()); err != nil {
 				t.Errorf("%d ro %v: Verify: %v", round, ro, err)
 			}
-			all := map[string]int{}
 			for _, p := range []string{"keep/**", "few/**", "age/**", "*", "few/a/**", "age/x/*"} {
-				for _, m := range readAll(t, l, p) {
-					if len(strings.Split(p, "/")) == 2 || p == "*" {
-						all[m.Channel]++
-					}
-				}
+				readAll(t, l, p)
 			}
 			l.Close()
 		}
 	}
 }
 
-func reviewBackward(t *testing.T, l *Log, q engine.Query) {
+func readBackward(t *testing.T, l *Log, q engine.Query) {
 	page, err := l.Read(context.Background(), q)
 	if err != nil {
 		t.Errorf("%+v: %v", q, err)

@@ -10,7 +10,7 @@ import (
 	"github.com/halley-comet/halley/engine"
 )
 
-func reviewVerify(t *testing.T, l *Log) {
+func verify(t *testing.T, l *Log) {
 	t.Helper()
 	if _, err := l.Verify(t.Context()); err != nil {
 		t.Fatal(err)
@@ -40,7 +40,7 @@ func TestFormat1Mixed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			reviewVerify(t, l)
+			verify(t, l)
 			for i := range 3 {
 				publish(t, l, fmt.Sprint("keep/", i), 2)
 			}
@@ -52,7 +52,7 @@ func TestFormat1Mixed(t *testing.T) {
 					t.Fatal("nothing is removed", round, keep)
 				}
 			}
-			reviewVerify(t, l)
+			verify(t, l)
 			if n := len(readAll(t, l, "**")); uint64(n) != l.Stats().Messages {
 				t.Errorf("%d messages, want %d", n, l.Stats().Messages)
 			}
@@ -99,7 +99,7 @@ func TestAllUnlistedRemoved(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			reviewVerify(t, l)
+			verify(t, l)
 			if l.End() != end {
 				t.Errorf("%v, want %v", l.End(), end)
 			}
@@ -111,7 +111,7 @@ func TestAllUnlistedRemoved(t *testing.T) {
 			}
 			if !ro {
 				publish(t, l, "a/b", 1)
-				reviewVerify(t, l)
+				verify(t, l)
 				mem = crashed(t, l, mem)
 			} else {
 				l.Close()
