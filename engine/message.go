@@ -117,6 +117,20 @@ func CheckType(t string) error {
 	return nil
 }
 
+// isPlain tells whether a content type is one without parameters, of letters,
+// digits and the signs that registered names have (RFC 6838, section 4.2).
+func isPlain(t string) bool {
+	slash := strings.IndexByte(t, '/')
+	for i := 0; i < len(t); i++ {
+		c := t[i]
+		alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !alphanumeric && i != slash && strings.IndexByte("+-._", c) < 0 {
+			return false
+		}
+	}
+	return 0 < slash && slash < len(t)-1
+}
+
 // CheckContentType reports what is wrong with a content type; empty is valid.
 // One that passes can stand in a header line.
 func CheckContentType(t string) error {
@@ -130,6 +144,9 @@ func CheckContentType(t string) error {
 		if t[i] < ' ' || t[i] > '~' {
 			return fmt.Errorf("%w: content type %q is not printable ASCII", ErrInvalid, t)
 		}
+	}
+	if isPlain(t) {
+		return nil // as most are
 	}
 	media, _, err := mime.ParseMediaType(t)
 	if err != nil || !strings.Contains(media, "/") {
