@@ -26,7 +26,7 @@ func (l *Log) readTail(q *engine.Query) (engine.Page, bool) {
 	var page engine.Page
 	var trimmed, oldest uint64 = 0, math.MaxUint64
 	var seqs []uint64
-	visits := 0
+	visits := visitsPerMessage * max(q.Limit, engine.DefaultLimit/10)
 	for i, c := range q.Channels {
 		start := after
 		if q.From != nil {
@@ -34,7 +34,7 @@ func (l *Log) readTail(q *engine.Query) (engine.Page, bool) {
 		}
 		prefix, kind := engine.SplitPattern(c)
 		for seq := range t.list(pattern{prefix, kind}, after) {
-			if visits++; visits > maxVisits && end-after > engine.Recent {
+			if visits--; visits < 0 && end-after > engine.Recent {
 				return engine.Page{}, false
 			}
 			switch {
@@ -68,8 +68,9 @@ func (l *Log) readTail(q *engine.Query) (engine.Page, bool) {
 	return page, true
 }
 
-// maxVisits is how many messages of the tail are looked at for one page.
-const maxVisits = 4096
+// visitsPerMessage is how many messages of the tail are looked at for one of a
+// page: about what reading that from the disk costs.
+const visitsPerMessage = 64
 
 // list yields a list's sequences that follow after, from the newest on.
 func (t *tail) list(p pattern, after uint64) iter.Seq[uint64] {
