@@ -2,6 +2,8 @@ module github.com/halley-comet/halley
 
 go 1.26
 
+ignore ./client/node_modules
+
 require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/alecthomas/units v0.0.0-20240927000941-0f3dac36c52b

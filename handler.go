@@ -31,6 +31,9 @@ var endpoints = map[string]endpoint{
 	"publish":   {"POST", (*Hub).servePublish, true},
 	"history":   {"GET, HEAD", (*Hub).serveHistory, true},
 	"info":      {"GET, HEAD", (*Hub).serveInfo, true},
+
+	"client.js":  {"GET, HEAD", serveClient("client.js"), true},
+	"client.mjs": {"GET, HEAD", serveClient("client.mjs"), true},
 }
 
 // ServeHTTP serves the native protocol below the path that the hub is mounted

@@ -262,6 +262,7 @@ func TestInfo(t *testing.T) {
 
 	for path, allow := range map[string]string{
 		"subscribe": "GET, POST, OPTIONS", "publish": "POST, OPTIONS", "history": "GET, HEAD, OPTIONS", "info": "GET, HEAD, OPTIONS",
+		"client.js": "GET, HEAD, OPTIONS", "client.mjs": "GET, HEAD, OPTIONS",
 	} {
 		w := call(hub, "OPTIONS", "/comet/"+path, "", "Host: localhost")
 		if w.Code != 204 || w.Header().Get("Allow") != allow || w.Body.Len() > 0 {
@@ -275,7 +276,7 @@ func TestInfo(t *testing.T) {
 
 	srv := httptest.NewServer(newHub(t, halley.Options{}))
 	defer srv.Close()
-	for _, path := range []string{"/comet/info", "/comet/history?channel=a"} {
+	for _, path := range []string{"/comet/info", "/comet/history?channel=a", "/comet/client.js", "/comet/client.mjs"} {
 		resp, err := http.Head(srv.URL + path)
 		if err != nil {
 			t.Fatal(err)

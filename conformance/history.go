@@ -159,7 +159,7 @@ func historySeveral(t tb, s *server) {
 var infoCases = []testCase{
 	{"info/members", "18.1", `{"protocol":1,"version":…,"transports":[…],"heartbeat":25,"hosts":[…],"cursor":C}`, infoMembers},
 	{"info/cursor", "18.2", "the cursor is the log's end now, for a page that renders a snapshot and then subscribes from it", infoCursor},
-	{"info/client.js", "4.2", "GET /comet/client.js: the browser client", infoClient},
+	{"info/client.js", "4.9", "GET /comet/client.js and client.mjs: the browser client, which is asked for again at each use, or 404", infoClient},
 }
 
 func infoMembers(t tb, s *server) {
@@ -213,12 +213,28 @@ func infoCursor(t tb, s *server) {
 }
 
 func infoClient(t tb, s *server) {
-	r := s.get(t, "/client.js")
-	if r.status == http.StatusNotFound {
-		t.Skipf("the server has no browser client: %s", r)
+	for _, path := range []string{"/client.js", "/client.mjs"} {
+		r, err := s.send(t.Context(), "GET", path, "")
+		if err != nil {
+			t.Fatalf("GET %s: %v", path, err)
+		}
+		if r.status == http.StatusNotFound {
+			t.Skipf("the server has no browser client: %s", r)
+		}
+		if r.status != http.StatusOK || len(r.body) == 0 {
+			t.Errorf("got %s, want 200 and a script", r)
+		}
+		checkMedia(t, path, r.header, "text/javascript")
+		checkCommonHeader(t, path, r.header)
+		if !hasToken(r.header, "Cache-Control", "no-cache") || hasToken(r.header, "Cache-Control", "no-store") {
+			t.Errorf("%s: got Cache-Control %q, want no-cache", path, r.header.Values("Cache-Control"))
+		}
+		again, err := s.send(t.Context(), "GET", path, "", "If-None-Match", r.header.Get("ETag"))
+		if err != nil {
+			t.Fatalf("GET %s: %v", path, err)
+		}
+		if again.status != http.StatusNotModified || len(again.body) > 0 {
+			t.Errorf("with the ETag %q: got %s, want 304", r.header.Get("ETag"), again)
+		}
 	}
-	if r.status != http.StatusOK || len(r.body) == 0 {
-		t.Errorf("got %s, want 200 and a script", r)
-	}
-	checkMedia(t, "client.js", r.header, "text/javascript")
 }

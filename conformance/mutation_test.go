@@ -127,6 +127,7 @@ var mutations = []struct {
 	{"OPTIONS is 200", "", "", status(204, 200), nil, "http/options"},
 	{"no Vary", "", "", set("Vary", ""), nil, "http/cors-loopback"},
 	{"CORS for all", "", "", set("Access-Control-Allow-Origin", "*"), nil, "http/cors-stranger"},
+	{"a client without a tag", "/client.js", "", set("ETag", ""), nil, "info/client.js"},
 	{"lower-case channels", "", "", nil, bytes.ToLower, "channels/names"},
 	{"gap not told by a poll", "", "application/json", nil, replace(`"gap":true,`, ""), "cursors/foreign-epoch"},
 	{"gap in another word", "", "application/x-ndjson", nil, replace(`{"control":"gap"`, `{"control":"heartbeat"`), "cursors/beyond-the-end"},

@@ -156,12 +156,19 @@ func (s *server) get(t tb, path string, header ...string) *response {
 	return s.do(t, "GET", path, "", header...)
 }
 
-// checkHeader checks what the header of every response must have.
+// checkHeader checks what the header of every response must have that is not
+// to be kept.
 func checkHeader(t tb, what string, h http.Header) {
 	t.Helper()
 	if !hasToken(h, "Cache-Control", "no-store") {
 		t.Errorf("%s: got Cache-Control %q, want no-store", what, h.Values("Cache-Control"))
 	}
+	checkCommonHeader(t, what, h)
+}
+
+// checkCommonHeader checks what the header of every response must have.
+func checkCommonHeader(t tb, what string, h http.Header) {
+	t.Helper()
 	if got := h.Get("X-Content-Type-Options"); got != "nosniff" {
 		t.Errorf("%s: got X-Content-Type-Options %q, want nosniff", what, got)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +27,8 @@ type page struct {
 	t      *testing.T
 	engine string
 	tab    browser.Tab
-	opened *int // streams so far
+	opened *int   // streams so far
+	close  func() // the tab, before the test's end
 }
 
 func newPage(t *testing.T, b browser.Browser) *page {
@@ -37,18 +39,19 @@ func newPage(t *testing.T, b browser.Browser) *page {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	end := sync.OnceFunc(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := tab.Close(ctx); err != nil {
 			t.Errorf("close the tab: %v", err)
 		}
 	})
-	return &page{t, b.Name(), tab, new(int)}
+	t.Cleanup(end)
+	return &page{t, b.Name(), tab, new(int), end}
 }
 
 // in is the same page for a subtest.
-func (p *page) in(t *testing.T) *page { return &page{t, p.engine, p.tab, p.opened} }
+func (p *page) in(t *testing.T) *page { return &page{t, p.engine, p.tab, p.opened, p.close} }
 
 // navigate goes to url, whose load must end.
 func (p *page) navigate(url string) {

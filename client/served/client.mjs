@@ -1,0 +1,3 @@
+import './client.js';
+
+export const { connect, HalleyError, isHalleyError } = globalThis.Halley;

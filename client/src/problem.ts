@@ -1,0 +1,19 @@
+import { HalleyError, isHalleyError } from './error.js';
+
+/** What a server tells of a problem (protocol 5.2). */
+export interface Problem {
+  readonly status?: number;
+  readonly code?: string;
+  readonly title?: string;
+  readonly detail?: string;
+}
+
+export const problem = ({ title, detail, code, status: told }: Problem, status = told, after?: number): HalleyError =>
+  new HalleyError(detail ?? title ?? `status ${status}`, code ?? 'unexpected', status, after);
+
+/**
+ * Tells whether the same request would fail again. A refusal without a code of
+ * the protocol is not the server's, and may pass.
+ */
+export const isFinal = (error: unknown): error is HalleyError =>
+  isHalleyError(error) && error.code !== 'unexpected' && /^4(?!29)/.test(error.status as never);

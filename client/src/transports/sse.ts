@@ -1,0 +1,17 @@
+import type { Transport } from './transport.js';
+
+/** Protocol, section 14. Coming back is not left to the browser: they differ, and some give up. */
+export const sse: Transport = {
+  _supported: () => globalThis.EventSource,
+  _open: (up) =>
+    new Promise((resolve) => {
+      const source = new EventSource(up._get({ format: 'envelope' }));
+      for (const control of ['open', 'gap', 'heartbeat', 'skip', 'reconnect', 'error', '']) {
+        source.addEventListener(control ? `comet:${control}` : 'message', (event) =>
+          up._take(JSON.parse((event as MessageEvent<string>).data)),
+        );
+      }
+      up._signal.onabort = () => source.close();
+      source.onerror = resolve;
+    }),
+};

@@ -1,0 +1,13 @@
+import type { Transport } from './transport.js';
+
+/** Protocol, section 15. */
+export const websocket: Transport = {
+  _supported: () => globalThis.WebSocket,
+  _open: (up) =>
+    new Promise((resolve) => {
+      const socket = new WebSocket(up._get().replace(/^http/, 'ws'));
+      socket.onmessage = (event) => up._take(JSON.parse(event.data as string));
+      socket.onclose = resolve;
+      up._signal.onabort = () => socket.close();
+    }),
+};

@@ -1,0 +1,383 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { connect, HalleyError, isHalleyError, type Connection, type ConnectOptions } from '../src/index.ts';
+import { Fake } from './fake.ts';
+
+let server: Fake;
+let connections: Connection[];
+
+beforeEach(async () => {
+  server = await new Fake().start();
+  connections = [];
+});
+
+afterEach(async () => {
+  for (const connection of connections) connection.close();
+  await server.stop();
+});
+
+const open = (options: ConnectOptions = {}): Connection & { readonly told: [string, unknown][] } => {
+  const connection = connect(server.url, { backoff: { min: 10, max: 100 }, openTimeout: 300, ...options });
+  connections.push(connection);
+  const told: [string, unknown][] = [];
+  for (const type of ['connecting', 'open', 'waiting', 'closed', 'gap', 'transport', 'error'] as const) {
+    connection.addEventListener(type, (event) => told.push([type, event.detail]));
+  }
+  return Object.assign(connection, { told });
+};
+
+const until = async (condition: () => boolean): Promise<void> => {
+  for (let n = 0; !condition(); n++) {
+    if (n > 1000) throw new Error(`never ${condition}`);
+    await sleep(5);
+  }
+};
+
+const listen = (connection: Connection, name: string, options?: { from: string }): { list: unknown[]; ready: Promise<void>; unsubscribe: () => void } => {
+  const list: unknown[] = [];
+  const { ready, unsubscribe } = connection.channel(name).subscribe(({ data }) => list.push(data), options);
+  return { list, ready, unsubscribe };
+};
+
+test('begins at the cursor of the page', async () => {
+  const cursor = server.publish('a', 1);
+  server.publish('a', 2);
+  const connection = open({ cursor });
+  const { list, ready } = listen(connection, 'a');
+  await ready;
+  server.publish('a', 3);
+  await until(() => list.length === 2);
+  assert.deepEqual(list, [2, 3]);
+  assert.equal(connection.cursor, server.end);
+});
+
+test('brings each message once while streams are cut', async () => {
+  const connection = open();
+  const { list, ready } = listen(connection, 'a');
+  await ready;
+  for (let n = 0; n < 100; n++) {
+    server.publish('a', n);
+    if (n % 10 === 5) server.cut();
+    await sleep(10);
+  }
+  await until(() => list.length === 100);
+  assert.deepEqual(list, Array.from({ length: 100 }, (_, n) => n));
+  assert(!connection.told.some(([type]) => type === 'gap'));
+});
+
+test('adds and removes channels beside the others', async () => {
+  const connection = open();
+  const { list, ready } = listen(connection, 'a');
+  await ready;
+  let removed = listen(connection, 'b/0');
+  for (let n = 0; n < 50; n++) {
+    server.publish('a', n);
+    if (n % 7 === 0) {
+      removed.unsubscribe();
+      removed = listen(connection, `b/${n}`);
+    }
+    await sleep(2);
+  }
+  await until(() => list.length === 50);
+  assert.deepEqual(list, Array.from({ length: 50 }, (_, n) => n));
+});
+
+test('reads the past of one channel and goes on with what is live', async () => {
+  const connection = open();
+  const other = listen(connection, 'other');
+  await other.ready;
+  for (let n = 0; n < 10; n++) server.publish('a', n);
+  const all = listen(connection, 'a', { from: 'earliest' });
+  const some = listen(connection, '*', { from: 'e-5' });
+  const now = listen(connection, 'a', { from: 'now' });
+  await now.ready;
+  for (let n = 10; n < 20; n++) server.publish('a', n);
+  await until(() => all.list.length === 20 && some.list.length === 15 && now.list.length === 10);
+  assert.deepEqual(all.list, Array.from({ length: 20 }, (_, n) => n));
+  assert.deepEqual(some.list, Array.from({ length: 15 }, (_, n) => n + 5));
+  assert.deepEqual(now.list, Array.from({ length: 10 }, (_, n) => n + 10));
+  assert.deepEqual(other.list, []);
+});
+
+test('a gap at the start is told though the stream is cut before it', async () => {
+  const { opening } = server;
+  server.opening = (cursor) => {
+    setTimeout(() => server.cut(), 5);
+    return [{ control: 'open', id: 'e-4', heartbeat: 1 }].filter(() => cursor === 'old-7');
+  };
+  const connection = open({ cursor: 'old-7' });
+  listen(connection, 'a');
+  await sleep(100);
+  assert.equal(connection.cursor, 'old-7');
+  server.opening = () => [...opening('e-4'), { control: 'gap', id: 'e-4' }];
+  await until(() => connection.told.some(([type]) => type === 'gap'));
+  assert.deepEqual(connection.told.find(([type]) => type === 'gap')![1], { cursor: 'e-4' });
+  await until(() => connection.cursor === 'e-4' || connection.cursor === 'e-0');
+});
+
+test('leaves a transport that is held back, and one that only opens', async () => {
+  for (const held of [true, false]) {
+    server.fault = (_path, form, _request, response) => {
+      if (form.get('transport') !== 'xhr-streaming') return false;
+      if (!held) response.write(`${JSON.stringify({ control: 'open', id: form.get('cursor'), heartbeat: server.heartbeat })}\n`);
+      return true;
+    };
+    const connection = open();
+    const { list, ready } = listen(connection, 'a');
+    await ready;
+    server.publish('a', 'through');
+    await until(() => list.length === 1);
+    assert.equal(connection.transport, 'long-polling');
+    assert.deepEqual(
+      connection.told.filter(([type]) => type === 'transport').at(-1)![1],
+      held
+        ? { from: undefined, to: 'long-polling', reason: 'fetch: timeout' }
+        : { from: 'fetch', to: 'long-polling', reason: 'fetch: silent' },
+    );
+    connection.close();
+  }
+});
+
+test('goes back to a better transport, at the cursor', async () => {
+  let blocked = true;
+  server.fault = (_path, form) => blocked && form.get('transport') === 'xhr-streaming';
+  const connection = open({ upgradeAfter: 100 });
+  const { list, ready } = listen(connection, 'a');
+  await ready;
+  assert.equal(connection.transport, 'long-polling');
+  let published = 0;
+  const publishing = setInterval(() => server.publish('a', published++), 3);
+  await sleep(200);
+  blocked = false;
+  await until(() => connection.transport === 'fetch');
+  await sleep(50);
+  clearInterval(publishing);
+  await until(() => list.length === published);
+  assert.deepEqual(list, Array.from({ length: published }, (_, n) => n));
+  assert.deepEqual(connection.told.at(-1), ['transport', { from: 'long-polling', to: 'fetch', reason: 'better' }]);
+});
+
+test('does not blame the transport when the server is away', async () => {
+  const connection = open();
+  const { list, ready } = listen(connection, 'a');
+  await ready;
+  const port = Number(new URL(server.url).port);
+  await server.stop();
+  await sleep(600);
+  assert.equal(connection.state === 'waiting' || connection.state === 'connecting', true);
+  await server.start(port);
+  server.publish('a', 'back');
+  await until(() => list.length === 1);
+  assert.equal(connection.transport, 'fetch');
+});
+
+test('comes back when the server says, and not before', async () => {
+  const connection = open();
+  await listen(connection, 'a').ready;
+  const told = Date.now();
+  server.send({ control: 'reconnect', delay: 400 });
+  await until(() => connection.state === 'waiting');
+  await until(() => connection.state === 'open');
+  assert(Date.now() - told >= 400);
+});
+
+test('notices a stream that has died without a word', async () => {
+  const connection = open();
+  const { list, ready } = listen(connection, 'a');
+  await ready;
+  await sleep(300);
+  server.mute();
+  server.publish('a', 1);
+  assert.deepEqual(list, []);
+  await until(() => list.length === 1);
+  assert.equal(connection.transport, 'fetch');
+  assert.deepEqual(connection.told.find(([type]) => type === 'waiting')?.[1], { reason: 'silent', delay: 250 });
+});
+
+test('publishes once, with one key, however often it is sent', async () => {
+  let failures = 3;
+  server.fault = (path, _form, _request, response) => {
+    if (path !== 'publish' || !failures) return false;
+    if (--failures) response.destroy();
+    else response.writeHead(503, { 'Retry-After': '0' }).end('{"code":"draining","status":503}');
+    return true;
+  };
+  const connection = open();
+  const [first, second] = await Promise.all([connection.publish('a', 1), connection.publish('a', 2)]);
+  assert.deepEqual([first, second], ['e-1', 'e-2']);
+  const keys = server.requests.filter(({ path }) => path === 'publish').map(({ headers }) => headers['idempotency-key']);
+  assert.equal(new Set(keys).size, 2);
+  assert.equal(keys.length, 5);
+});
+
+test('a refusal rejects a publish, and ends a connection', async () => {
+  const refuse = (response: import('node:http').ServerResponse): boolean =>
+    !!response.writeHead(403).end('{"code":"forbidden-origin","status":403,"title":"No"}');
+  server.fault = (path, _form, _request, response) => path !== 'info' && refuse(response);
+  const connection = open();
+  await assert.rejects(connection.publish('a', 1), (error) => isHalleyError(error) && error.code === 'forbidden-origin' && error.status === 403);
+  await until(() => connection.state === 'closed');
+  const error = connection.told.find(([type]) => type === 'error')![1];
+  assert(error instanceof HalleyError);
+  assert.equal(error.message, 'No');
+});
+
+test('a proxy\'s refusal is not the server\'s', async () => {
+  let count = 0;
+  server.fault = (path, _form, _request, response) => path === 'subscribe' && count++ < 2 && !!response.writeHead(502).end('<html>');
+  const connection = open();
+  await listen(connection, 'a').ready;
+  assert.equal(connection.state, 'open');
+});
+
+/** Gives Node an EventSource that fails, or never opens. */
+const withEventSource = async (fails: boolean, act: () => Promise<void>): Promise<void> => {
+  class EventSource {
+    onerror = (): void => {};
+    constructor() {
+      if (fails) setTimeout(() => this.onerror());
+    }
+    addEventListener(): void {}
+    close(): void {}
+  }
+  Object.assign(globalThis, { EventSource });
+  try {
+    await act();
+  } finally {
+    delete (globalThis as { EventSource?: unknown }).EventSource;
+  }
+};
+
+test('a refusal without a word is asked for', () =>
+  withEventSource(true, async () => {
+    server.fault = (path, _form, _request, response) =>
+      path === 'subscribe' && !!response.writeHead(400).end('{"code":"invalid-channel","status":400}');
+    const connection = open({ transports: ['sse'] });
+    await until(() => connection.state === 'closed');
+    assert.equal((connection.told.find(([type]) => type === 'error')![1] as HalleyError).code, 'invalid-channel');
+    assert.equal(server.requests.filter(({ path }) => path === 'subscribe').length, 1);
+  }));
+
+test('walks down to the end, however soon verdicts are forgotten', () =>
+  withEventSource(false, async () => {
+    server.fault = (_path, form) => form.get('transport') === 'xhr-streaming';
+    const connection = open({ transports: ['sse', 'fetch', 'long-polling'], verdictFor: 1, openTimeout: 100 });
+    await listen(connection, 'a').ready;
+    assert.equal(connection.transport, 'long-polling');
+  }));
+
+test('leaves a transport that lets everything out in bursts', async () => {
+  server.fault = (_path, form, _request, response) => {
+    if (form.get('transport') !== 'xhr-streaming') return false;
+    let held = '';
+    const { write } = response;
+    response.write = (text: string) => {
+      held += text;
+      if (held.length > 4096) {
+        write.call(response, held, 'utf8');
+        held = '';
+      }
+      return true;
+    };
+    return false;
+  };
+  const publishing = setInterval(() => server.publish('a', 'x'.repeat(200)), 5);
+  const connection = open();
+  const { list, ready } = listen(connection, 'a');
+  await ready;
+  assert.equal(connection.transport, 'long-polling');
+  clearInterval(publishing);
+  server.publish('a', 'last');
+  await until(() => list.at(-1) === 'last');
+});
+
+test('what is published waits no longer than the connection is away', async () => {
+  let opens: () => void;
+  const waits = new Promise<void>((resolve) => (opens = resolve));
+  let failures = 1;
+  server.fault = (path, _form, _request, response) => {
+    if (path === 'publish' && failures && failures--) return !!response.destroy();
+    if (path !== 'info') return false;
+    const info = { transports: ['xhr-streaming'], heartbeat: 1, hosts: [], cursor: server.end };
+    void waits.then(() => response.end(JSON.stringify(info)));
+    return true;
+  };
+  const connection = open({ backoff: { min: 1e6, max: 1e6 }, openTimeout: 5000 });
+  const published = connection.publish('a', 1);
+  await until(() => !failures);
+  await sleep(50);
+  opens!();
+  assert.equal(await published, 'e-1');
+});
+
+test('iterates, and ends with the connection', async () => {
+  const connection = open({ cursor: 'e-0' });
+  server.publish('a', 1);
+  const got: unknown[] = [];
+  for await (const { data } of connection.channel('a')) {
+    got.push(data);
+    if (data === 2) connection.close();
+    else server.publish('a', 2);
+  }
+  assert.deepEqual(got, [1, 2]);
+  assert.equal(connection.state, 'closed');
+});
+
+test('signals end things', async () => {
+  const all = new AbortController();
+  const one = new AbortController();
+  const connection = open({ signal: all.signal });
+  const a = connection.channel('a').subscribe(() => {}, { signal: one.signal });
+  const never = connection.channel('b').subscribe(() => {}, { signal: AbortSignal.abort('late') });
+  await a.ready;
+  await assert.rejects(never.ready, (reason) => reason === 'late');
+  one.abort();
+  assert(a.signal.aborted);
+  server.fault = (path) => path === 'publish';
+  const publishing = connection.publish('a', 1);
+  const behind = new AbortController();
+  const second = connection.publish('a', 2, { signal: behind.signal });
+  behind.abort();
+  await assert.rejects(second, { name: 'AbortError' });
+  all.abort();
+  await assert.rejects(publishing, { name: 'AbortError' });
+  assert.equal(connection.state, 'closed');
+  await until(() => server.streams === 0);
+});
+
+test('a handler that throws does not stop the next message', async () => {
+  const caught: unknown[] = [];
+  // Those are the test runner's.
+  const listeners = process.listeners('uncaughtException');
+  process.removeAllListeners('uncaughtException').once('uncaughtException', (error) => caught.push(error));
+  const connection = open({ cursor: 'e-0' });
+  const got: unknown[] = [];
+  connection.channel('a').subscribe(({ data }) => {
+    got.push(data);
+    if (data === 1) throw new Error('mine');
+  });
+  server.publish('a', 1);
+  server.publish('a', 2);
+  await until(() => got.length === 2 && caught.length === 1);
+  for (const listener of listeners) process.on('uncaughtException', listener);
+  assert.match(String(caught[0]), /mine/);
+});
+
+test('renews a token before it expires, without a gap', async () => {
+  const jwt = (exp: number): string => `x.${btoa(JSON.stringify({ exp }))}.x`;
+  let asked = 0;
+  const connection = open({ token: () => jwt(Date.now() / 1000 + (asked++ < 3 ? 11 : 1000)) });
+  const { list, ready } = listen(connection, 'a');
+  await ready;
+  const before = server.requests.length;
+  await until(() => server.requests.slice(before).some(({ path }) => path === 'subscribe'));
+  server.publish('a', 1);
+  await until(() => list.length === 1);
+  assert.deepEqual(connection.told.filter(([type]) => type !== 'open' && type !== 'transport'), []);
+  assert.match(String(server.requests.at(-1)!.headers.authorization), /^Bearer x\./);
+});
+
+test('refuses names that are none', () => {
+  for (const name of ['', '/', 'a//b', 'a*', 'meta/a', 'a/../b']) assert.throws(() => open().channel(name), TypeError);
+});
