@@ -8,5 +8,9 @@
 // directory that keeps the screenshots. HALLEY_BINARY names a halley to test in
 // place of one built from this tree, e.g. with -race.
 //
+// The tests of the browser client, TestClient…, run in Node too. They need what
+// npm ci installs in client/. HALLEY_CHAOS=full makes those longer that break
+// the network (script/chaos), and HALLEY_CHAOS_SEED repeats a run's faults.
+//
 // Every test runs in each engine, as a subtest with its name: -run /firefox.
 package e2e

@@ -65,12 +65,15 @@ func startChromium(ctx context.Context) (_ Browser, err error) {
 // resizeChromium asks the renderer, since a window has a least width that no
 // telephone has.
 func resizeChromium(ctx context.Context, t *classicTab, width, height int) error {
-	return t.do(ctx, http.MethodPost, "/goog/cdp/execute", map[string]any{
-		"cmd": "Emulation.setDeviceMetricsOverride",
-		"params": map[string]any{
-			"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false,
-		},
+	return t.DevTools(ctx, "Emulation.setDeviceMetricsOverride", map[string]any{
+		"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false,
 	}, nil)
+}
+
+// DevTools carries out a command of the Chrome DevTools Protocol on a tab. Only
+// Chromium's have that.
+func (t *classicTab) DevTools(ctx context.Context, command string, params, result any) error {
+	return t.do(ctx, http.MethodPost, "/goog/cdp/execute", map[string]any{"cmd": command, "params": params}, result)
 }
 
 // environment is the test's own with the home directory moved, so that
