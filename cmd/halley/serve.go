@@ -30,7 +30,7 @@ type serveCmd struct {
 	Listen  string `default:"127.0.0.1:8080" env:"HALLEY_LISTEN" help:"Address to listen on (${default}); port 0 picks one." placeholder:"ADDR"`
 	TLSCert string `name:"tls-cert" env:"HALLEY_TLS_CERT" help:"Certificate chain, PEM; serves HTTPS." placeholder:"FILE"`
 	TLSKey  string `name:"tls-key" env:"HALLEY_TLS_KEY" help:"The certificate's key, PEM." placeholder:"FILE"`
-	Demo    bool   `default:"true" negatable:"" env:"HALLEY_DEMO" help:"Serve the demo page at / (on)."`
+	Demo    bool   `default:"true" negatable:"" env:"HALLEY_DEMO" help:"Serve the demo pages at / (on)."`
 
 	Engine string `default:"disk" enum:"disk,memory,nats" env:"HALLEY_ENGINE" help:"Where messages are kept: disk or memory (${default}); nats is not in this version." placeholder:"NAME"`
 	dataDir
@@ -175,7 +175,7 @@ func (c *serveCmd) newServer(hub *halley.Hub) *http.Server {
 	mux.Handle("/comet", hub) // not redirected, but told that there is nothing
 	mux.Handle("/comet/", hub)
 	if c.Demo {
-		mux.Handle("/", demo.Handler())
+		mux.Handle("/", demo.Handler(hub, c.Hosts))
 	}
 	server := &http.Server{
 		Handler:           mux,

@@ -1,8 +1,10 @@
-// Package demo is the page that halley serve shows at its root: every
-// transport side by side, live, each with a button that cuts it.
+// Package demo is what halley serve shows to browsers. At its root is a chat,
+// by the browser client, with what the client does beside it and a gate before
+// the server that blocks transports. At /transports is every transport side by
+// side, by hand and live, each with a button that cuts it.
 //
-// The page is plain modules without a build step and fetches nothing from
-// elsewhere. It expects the wire contract at /comet on its own server.
+// The pages are plain modules without a build step and fetch nothing from
+// elsewhere. They expect the wire contract at /comet on their own server.
 package demo
 
 import (
@@ -17,8 +19,8 @@ import (
 	"time"
 )
 
-//go:embed index.html *.css *.js *.svg
-var files embed.FS
+//go:embed *.html *.css *.js *.svg
+var embedded embed.FS
 
 // contentTypes are stated here, since the system's own table may lack one, and
 // nosniff then leaves the page without its modules.
@@ -35,16 +37,31 @@ type asset struct {
 	body        string
 }
 
-// Handler serves the page at / and its files under /demo/, to GET and HEAD;
-// every other path is 404. It is to be mounted at the server's root.
-func Handler() http.Handler {
+// pages are the files that are not below /demo/.
+var pages = map[string]string{
+	"index.html":      "/",
+	"transports.html": "/transports",
+}
+
+// Handler serves the pages and their files, to GET and HEAD, and the gates
+// before hub, which is to be mounted at /comet; every other path is 404. It is
+// to be mounted at the server's root. Hosts are the names that the hub tells
+// clients of, with or without a port.
+func Handler(hub http.Handler, hosts []string) http.Handler {
+	mux := http.NewServeMux()
+	newGates(hub).route(mux)
+	mux.Handle("/", files(aliases(hosts)))
+	return mux
+}
+
+func files(aliases []string) http.Handler {
 	assets := make(map[string]asset)
-	entries, err := fs.ReadDir(files, ".")
+	entries, err := fs.ReadDir(embedded, ".")
 	if err != nil {
 		panic(err) // the files are part of the binary
 	}
 	for _, e := range entries {
-		body, err := fs.ReadFile(files, e.Name())
+		body, err := fs.ReadFile(embedded, e.Name())
 		if err != nil {
 			panic(err)
 		}
@@ -54,11 +71,11 @@ func Handler() http.Handler {
 			etag:        `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`,
 			body:        string(body),
 		}
-		if e.Name() == "index.html" {
-			assets["/"] = a
-		} else {
-			assets["/demo/"+e.Name()] = a
+		target := "/demo/" + e.Name()
+		if page, ok := pages[e.Name()]; ok {
+			target = page
 		}
+		assets[target] = a
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -76,7 +93,7 @@ func Handler() http.Handler {
 		h.Set("Content-Type", a.contentType)
 		h.Set("Cache-Control", "no-cache")
 		h.Set("ETag", a.etag)
-		h.Set("Content-Security-Policy", policy(r.Host))
+		h.Set("Content-Security-Policy", policy(r.Host, aliases))
 		// Scripts, frames and images of the page carry no Origin: the server
 		// tells by the referrer that they are not a stranger's.
 		h.Set("Referrer-Policy", "origin")
@@ -89,23 +106,42 @@ func Handler() http.Handler {
 // literals may not: the syntax of source lists has no place for them.
 var hostSource = regexp.MustCompile(`^[A-Za-z0-9.-]+(:[0-9]{1,5})?$`)
 
-// policy is the page's Content-Security-Policy. The page uses the server
-// under its own name and, to get round the browsers' limit of six connections
-// a host, under names of *.localhost: for fetch and WebSocket, but also for
-// the frames, scripts and images that the older techniques are made of.
-func policy(host string) string {
-	const loopback = " http://*.localhost:*"
-	connect := "connect-src 'self'" + loopback + " ws://*.localhost:*"
+// aliases returns hosts as they may stand in a policy.
+func aliases(hosts []string) (sources []string) {
+	for _, host := range hosts {
+		if !hostSource.MatchString(host) {
+			continue
+		}
+		if !strings.Contains(host, ":") {
+			host += ":*" // the client keeps the page's
+		}
+		sources = append(sources, host)
+	}
+	return sources
+}
+
+// policy is the pages' Content-Security-Policy. They use the server under its
+// own name and, to get round the browsers' limit of six connections a host,
+// under its other names and those of *.localhost: for fetch and WebSocket, but
+// also for the frames, scripts and images that the older techniques are made
+// of. In a policy http stands for https too, and ws for wss.
+func policy(host string, aliases []string) string {
+	others, sockets := "", ""
+	for _, alias := range append([]string{"*.localhost:*"}, aliases...) {
+		others += " http://" + alias
+		sockets += " ws://" + alias
+	}
+	connect := "connect-src 'self'" + others + sockets
 	if hostSource.MatchString(host) {
 		// Not every engine lets 'self' stand for the WebSocket schemes.
 		connect += " ws://" + host + " wss://" + host
 	}
 	return strings.Join([]string{
 		"default-src 'none'",
-		"script-src 'self'" + loopback,
+		"script-src 'self'" + others,
 		"style-src 'self'",
-		"img-src 'self' blob:" + loopback,
-		"frame-src 'self'" + loopback,
+		"img-src 'self' blob:" + others,
+		"frame-src 'self'" + others,
 		connect,
 		"base-uri 'none'",
 		"form-action 'none'",

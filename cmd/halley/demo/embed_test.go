@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,7 +20,7 @@ func get(t *testing.T, method, target string, header ...string) *http.Response {
 		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	demo.Handler().ServeHTTP(w, r)
+	demo.Handler(http.NotFoundHandler(), nil).ServeHTTP(w, r)
 	return w.Result()
 }
 
@@ -32,12 +33,14 @@ func TestHandler(t *testing.T) {
 		{"GET", "/", 200, "text/html; charset=utf-8"},
 		{"HEAD", "/", 200, "text/html; charset=utf-8"},
 		{"GET", "/demo/demo.css", 200, "text/css; charset=utf-8"},
-		{"GET", "/demo/main.js", 200, "text/javascript; charset=utf-8"},
+		{"GET", "/transports", 200, "text/html; charset=utf-8"},
+		{"GET", "/demo/chat.js", 200, "text/javascript; charset=utf-8"},
 		{"GET", "/demo/icon.svg", 200, "image/svg+xml"},
 		{"POST", "/", 405, ""},
-		{"OPTIONS", "/demo/main.js", 405, ""},
+		{"OPTIONS", "/demo/chat.js", 405, ""},
 		{"GET", "/demo/", 404, ""},
 		{"GET", "/demo/index.html", 404, ""},
+		{"GET", "/demo/transports.html", 404, ""},
 		{"GET", "/demo/embed.go", 404, ""},
 		{"GET", "/favicon.ico", 404, ""},
 		{"POST", "/elsewhere", 404, ""},
@@ -86,13 +89,31 @@ func TestPolicy(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Host = host
 		w := httptest.NewRecorder()
-		demo.Handler().ServeHTTP(w, r)
+		demo.Handler(http.NotFoundHandler(), nil).ServeHTTP(w, r)
 		got := w.Result().Header.Get("Content-Security-Policy")
 		if strings.Contains(got, "ws://"+host) != want {
 			t.Errorf("Host %q: policy %q", host, got)
 		}
 		if !strings.HasPrefix(got, "default-src 'none'; ") || strings.Count(got, "script-src") != 1 {
 			t.Errorf("Host %q: policy %q", host, got)
+		}
+	}
+}
+
+// The client uses whatever names the server tells it of.
+func TestPolicyOfAliases(t *testing.T) {
+	w := httptest.NewRecorder()
+	handler := demo.Handler(http.NotFoundHandler(), []string{"a.example", "b.example:8443", "x; script-src *", "[::1]"})
+	handler.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	const sources = "http://*.localhost:* http://a.example:* http://b.example:8443"
+	directives := strings.Split(w.Result().Header.Get("Content-Security-Policy"), "; ")
+	for _, want := range []string{
+		"script-src 'self' " + sources,
+		"frame-src 'self' " + sources,
+		"connect-src 'self' " + sources + " ws://*.localhost:* ws://a.example:* ws://b.example:8443 ws://example.com wss://example.com",
+	} {
+		if !slices.Contains(directives, want) {
+			t.Errorf("policy %q, want %q in it", directives, want)
 		}
 	}
 }

@@ -3,7 +3,7 @@
 
 import { h, set, ms, short, soon, motion } from './dom.js';
 
-const CHANNEL = 'demo/chat';
+const CHANNEL = 'demo/lanes';
 const CUT_PAUSE = 3000;
 const START_TIMEOUT = 12000;
 const SETTLE = 500; // after which what was missed has come, as a rule

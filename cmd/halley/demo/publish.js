@@ -2,7 +2,7 @@
 
 import { $, h, set, ms, short } from './dom.js';
 
-const CHANNEL = 'demo/chat';
+const CHANNEL = 'demo/lanes';
 
 // Some of the returns of Halley's Comet, to have something to say.
 const RETURNS = [

@@ -217,12 +217,12 @@ function explain(way) {
 function examples(cursor) {
   const mount = location.origin + '/comet';
   copyable($('#examples'), [
-    { label: 'Listen, as an EventSource does', command: `curl -N '${mount}/subscribe?channel=demo/chat&transport=sse'` },
-    { label: 'Say something to every pane', command: `curl -H 'Content-Type: text/plain' -d 'hello from a shell' '${mount}/publish?channel=demo/chat'` },
-    { label: 'Say two things at once, whole or not at all', command: `printf '{"data":"one"}\\n{"data":"two"}\\n' | curl -H 'Content-Type: application/x-ndjson' --data-binary @- '${mount}/publish?channel=demo/chat'` },
-    { label: 'See the forever frame', command: `curl -N '${mount}/subscribe?channel=demo/chat&transport=iframe&callback=show'` },
-    { label: 'Read again what came since this page was opened', command: `curl '${mount}/history?channel=demo/chat&cursor=${cursor}'` },
-    { label: 'Follow it, and survive restarts', command: `halley subscribe --url ${mount} --channel demo/chat` },
+    { label: 'Listen, as an EventSource does', command: `curl -N '${mount}/subscribe?channel=demo/lanes&transport=sse'` },
+    { label: 'Say something to every pane', command: `curl -H 'Content-Type: text/plain' -d 'hello from a shell' '${mount}/publish?channel=demo/lanes'` },
+    { label: 'Say two things at once, whole or not at all', command: `printf '{"data":"one"}\\n{"data":"two"}\\n' | curl -H 'Content-Type: application/x-ndjson' --data-binary @- '${mount}/publish?channel=demo/lanes'` },
+    { label: 'See the forever frame', command: `curl -N '${mount}/subscribe?channel=demo/lanes&transport=iframe&callback=show'` },
+    { label: 'Read again what came since this page was opened', command: `curl '${mount}/history?channel=demo/lanes&cursor=${cursor}'` },
+    { label: 'Follow it, and survive restarts', command: `halley subscribe --url ${mount} --channel demo/lanes` },
   ]);
 }
 
