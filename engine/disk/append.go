@@ -26,10 +26,10 @@ func (l *Log) append(ctx context.Context, b engine.Batch, timed bool) (engine.Re
 	if err := b.Check(); err != nil {
 		return engine.Receipt{}, fmt.Errorf("disk: %w", err)
 	}
-	r := newRequest(&b)
+	r := l.newRequest(&b)
 	r.timed = timed
 	if cost := r.cost; cost > maxBatch || l.opts.Limit > 0 && cost > l.opts.Limit {
-		r.release()
+		l.reuse(r)
 		return engine.Receipt{}, fmt.Errorf("disk: %w: it takes %d bytes", engine.ErrTooLarge, cost)
 	}
 	if l.fault.get() != nil {
@@ -40,7 +40,7 @@ func (l *Log) append(ctx context.Context, b engine.Batch, timed bool) (engine.Re
 	}
 	select {
 	case a := <-r.answer:
-		r.release()
+		l.reuse(r)
 		return a.receipt, a.err
 	case <-ctx.Done():
 		return engine.Receipt{}, ctx.Err()
@@ -82,17 +82,15 @@ type request struct {
 	answer   chan answer // with room for the one there is
 }
 
-// requests are to be used again. Most are of one small message.
-var requests = sync.Pool{New: func() any { return &request{answer: make(chan answer, 1)} }}
-
-// release is called by the publisher that has the answer.
-func (r *request) release() {
+// reuse lets a request be used again, when its publisher has the answer. Most
+// are of one small message.
+func (l *Log) reuse(r *request) {
 	if cap(r.messages) > 16 || cap(r.encoded) > 16<<10 {
 		return
 	}
 	clear(r.messages)
 	r.messages, r.bodies, r.encoded, r.key, r.cost = r.messages[:0], r.bodies[:0], r.encoded[:0], "", 0
-	requests.Put(r)
+	l.requests.Put(r)
 }
 
 type answer struct {
@@ -101,8 +99,11 @@ type answer struct {
 }
 
 // newRequest encodes a batch, in its publisher's goroutine.
-func newRequest(b *engine.Batch) *request {
-	r := requests.Get().(*request)
+func (l *Log) newRequest(b *engine.Batch) *request {
+	r, ok := l.requests.Get().(*request)
+	if !ok {
+		r = &request{answer: make(chan answer, 1)}
+	}
 	r.key, r.digest = b.Key, b.Digest
 	n := 0
 	for i := range b.Messages {

@@ -47,6 +47,9 @@ type Log struct {
 	end    atomic.Uint64 // stored under tail.mu, after its message was pushed
 	bell   bell.Bell     // rung after end has moved
 	queue  queue
+	// Those that are answered. Each log has its own: their channels may be of a
+	// bubble of testing/synctest.
+	requests sync.Pool
 	// What the writer has applied, on its way to be synced. There is room for
 	// none: one is synced while the writer makes the next.
 	syncing  chan *commit
