@@ -66,7 +66,8 @@ export const deliver = (_name: string, from: string, signal: AbortSignal, { _han
       for (let more = true; more && !signal.aborted; ) {
         const page = await _page(after, until);
         if (page.gap) _gap(page.messages[0]?.id ?? page.cursor);
-        page.messages.forEach(handle);
+        // Of another epoch it is not bounded (protocol 17.6), and the stream brings it.
+        page.messages.forEach((envelope) => isAfter(envelope.id!, until) || handle(envelope));
         after = page.cursor;
         more = !!page.more;
       }

@@ -49,7 +49,6 @@ interface Stream {
   /** Becomes live with so many envelopes: 1 is `open`, and a better transport is to show that it goes on after that. */
   _need: number;
   readonly _names: Names;
-  readonly _at: string;
   readonly _abort: AbortController;
   _heartbeat: number;
   _count: number;
@@ -61,15 +60,6 @@ const NONE = ['~'];
 
 /** For so long the page may be on its way out, which looks like an error first; in milliseconds. */
 const LEAVING = 250;
-
-/** Reads when a token expires, in Unix seconds, if it is a JWT. */
-const expiry = (token: string): number | undefined => {
-  try {
-    return JSON.parse(atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/'))).exp;
-  } catch {
-    return;
-  }
-};
 
 /**
  * Receives the messages of a set of names, by whatever transport works. It
@@ -116,19 +106,20 @@ export const openFeed = (
   let closed = false;
   let waiting: Timer | undefined;
   let upgrading: Timer | undefined;
+  /** Until it ends, no other successor is opened after one that has failed. */
+  let resting: Timer | undefined;
   let expiring: Timer | undefined;
 
   const wire = (name: TransportName): string => transports[name]._wire ?? name;
 
   const become = (name: ConnectionState, detail?: unknown): void => tell(...(state = ['state', name, detail]));
 
-  const announce = (at: string): void => tell('start', at, live!._names, live!._heartbeat);
+  const announce = (): void => tell('start', cursor!, live!._names, live!._heartbeat);
 
   const fail = ({ message, code, status }: HalleyError): void => tell('fail', message, code, status);
 
   const connect = async (): Promise<void> => {
-    clearTimeout(waiting);
-    waiting = undefined;
+    waiting = clearTimeout(waiting) as undefined;
     become('connecting');
     // Was it the transport or the network?
     if (!info || barren) {
@@ -193,7 +184,6 @@ export const openFeed = (
       _rung: (dialled = rung),
       _need: need,
       _names: names,
-      _at: at,
       _abort: abort,
       _heartbeat: info!.heartbeat,
       _count: 0,
@@ -234,10 +224,15 @@ export const openFeed = (
     } catch (error) {
       throw new HalleyError(`${error}`, 'token');
     }
-    const until = expiry(token);
     clearTimeout(expiring);
-    // Longer than that a timer cannot wait.
-    if (until) expiring = setTimeout(renew, Math.max(1000, Math.min(until * 1000 - Date.now() - 10_000, 1e9)));
+    try {
+      const left = JSON.parse(atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/'))).exp * 1000 - Date.now();
+      // Where nothing is left as it comes, it is the clock that is wrong. Longer
+      // than that a timer cannot wait.
+      if (left > 0) expiring = setTimeout(renew, Math.max(1000, Math.min(left - 10_000, 1e9)));
+    } catch {
+      // It is no JWT.
+    }
     return token;
   };
 
@@ -292,16 +287,18 @@ export const openFeed = (
 
   /** The stream takes the place of the live one. */
   const adopt = (stream: Stream): void => {
-    const { _rung: rung, _at: at } = stream;
-    const better = live && rung < live._rung;
-    drop(live);
-    live = stream;
-    next = undefined;
-    if (better) {
+    const rung = stream._rung;
+    if (rung < live?._rung!) {
       upgrades = 0;
       reason = 'better';
     }
-    announce(at);
+    drop(live);
+    live = stream;
+    next = undefined;
+    resting = clearTimeout(resting) as undefined;
+    // Not where the stream starts: the cursor may have gone on since, even to
+    // another epoch.
+    announce();
     become('open', { transport: rungs[rung], reason });
     arm();
     follow();
@@ -314,7 +311,7 @@ export const openFeed = (
 
   /** Replaces the live stream, if that is not under way. */
   const renew = (): void => {
-    if (live && next?._need !== 1) dial();
+    if (live && !resting && next?._need !== 1) dial();
   };
 
   const arm = (): void => {
@@ -348,7 +345,8 @@ export const openFeed = (
     const { code = 'unexpected', _after } = (error ?? {}) as Partial<HalleyError>;
     // With another code the server has spoken, and after a second envelope it is
     // the network's fault.
-    const faulty = stream._count < 2 && /^un(expected|reachable)$/.test(code);
+    // (A DOMException's code is a number.)
+    const faulty = stream._count < 2 && /^un(ex|re)|\d/.test(code);
     // It may be that its bytes are held back by now.
     if (why === 'silent') judge(stream._rung, 0);
     if (faulty) {
@@ -360,7 +358,12 @@ export const openFeed = (
     if (live) {
       if (faulty && (stream._need > 1 || barren > 1)) condemn(stream._rung);
       if (stream._need > 1) upgrade(stream._rung + 1);
-      else setTimeout(follow, pause());
+      else {
+        resting = setTimeout(() => {
+          resting = undefined;
+          renew();
+        }, pause(_after));
+      }
     } else if (next) {
       next._need = 1;
       if (next._count) adopt(next);
@@ -389,7 +392,7 @@ export const openFeed = (
     _want: (names) => {
       const unique = names.length ? [...new Set(names)].sort() : NONE;
       if (`${unique}` !== `${wanted}`) wanted = unique;
-      if (live?._names === wanted) announce(cursor!);
+      if (live?._names === wanted) announce();
       tell(...state);
       follow();
     },
@@ -402,7 +405,7 @@ export const openFeed = (
       drop(live);
       drop(next);
       live = next = undefined;
-      [waiting, upgrading, expiring].forEach(clearTimeout);
+      [waiting, upgrading, expiring, resting].forEach(clearTimeout);
     },
   };
 };

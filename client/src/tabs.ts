@@ -48,8 +48,10 @@ export const shareFeed = (name: string, open: (tell: Tell) => Feed, tell: Tell):
       .catch((error: Error) => {
         if (signal.aborted) return;
         // Stolen, or there are no locks for this page.
-        if (error.name === 'AbortError') resign();
-        else lead();
+        if (error.name === 'AbortError') return resign();
+        // Other tabs have none either: each leads itself alone.
+        channel.onmessage = null;
+        lead();
       });
   };
 

@@ -381,3 +381,107 @@ test('renews a token before it expires, without a gap', async () => {
 test('refuses names that are none', () => {
   for (const name of ['', '/', 'a//b', 'a*', 'meta/a', 'a/../b']) assert.throws(() => open().channel(name), TypeError);
 });
+
+test('leaves a transport whose constructor throws', async () => {
+  const before = globalThis.EventSource;
+  Object.assign(globalThis, { EventSource: class { constructor() { throw new DOMException('denied', 'SecurityError'); } } });
+  try {
+    const connection = open({ transports: ['sse', 'long-polling'] });
+    await until(() => connection.state === 'open');
+    assert.equal(connection.transport, 'long-polling');
+  } finally { Object.assign(globalThis, { EventSource: before }); }
+});
+
+test('tabs without locks lead alone each', async () => {
+  const nav = Object.getOwnPropertyDescriptor(globalThis, 'navigator');
+  Object.defineProperty(globalThis, 'navigator', { configurable: true, value: { locks: { request: async () => { throw new DOMException('denied', 'SecurityError'); } } } });
+  try {
+    const a = open(), b = open();
+    a.channel('a').subscribe(() => {}, { from: 'earliest' });
+    b.channel('a').subscribe(() => {}, { from: 'earliest' });
+    await sleep(1000);
+    assert.deepEqual([a.state, b.state], ['open', 'open']);
+    assert(server.requests.length < 20);
+  } finally { for (const c of connections) c.close(); if (nav) Object.defineProperty(globalThis, 'navigator', nav); else delete (globalThis as any).navigator; }
+});
+
+test('a renewal that fails is tried again', async () => {
+  const jwt = (exp: number): string => `x.${btoa(JSON.stringify({ exp }))}.x`;
+  let asked = 0, fail = false;
+  const connection = open({ token: () => { if (fail) { fail = false; throw new Error('no'); } return jwt(Date.now() / 1000 + (asked++ < 3 ? 11 : 1000)); } });
+  await connection.channel('a').subscribe(() => {}).ready;
+  const before = server.requests.filter(({ path }) => path === 'subscribe').length;
+  fail = true;
+  await until(() => server.requests.filter(({ path }) => path === 'subscribe').length > before);
+});
+
+test('a successor that is refused rests as long as the server says', async () => {
+  const connection = open();
+  await connection.channel('a').subscribe(() => {}).ready;
+  let refused = 0;
+  server.fault = (path, form, _r, response) => path === 'subscribe' && form.getAll('channel').includes('b') && ++refused > 0 && !!response.writeHead(503, { 'Retry-After': '2' }).end('{"code":"too-many-connections","status":503}');
+  connection.channel('b').subscribe(() => {});
+  const t = setInterval(() => server.publish('a', 1), 20);
+  await sleep(1500);
+  clearInterval(t);
+  assert.equal(refused, 1);
+});
+
+test('what history has of another epoch comes once', async () => {
+  const connection = open({ cursor: 'e-0' });
+  await connection.channel('a').subscribe(() => {}).ready;
+  for (let n = 0; n < 5; n++) server.publish('a', n);
+  await until(() => connection.cursor === 'e-5');
+  // The server is restarted while the past is read.
+  let away = true;
+  server.fault = (path, _f, _r, response) => away && path !== 'info' && !!response.destroy();
+  const got: string[] = [];
+  connection.channel('a').subscribe(({ id }) => got.push(id), { from: 'e-2' });
+  server.cut();
+  await sleep(30);
+  server.log.length = 0; server.epoch = 'n';
+  for (let n = 0; n < 3; n++) server.publish('a', n);
+  const { opening } = server;
+  server.opening = (cursor) => cursor[0] === 'e' ? [...opening('n-0'), { control: 'gap', id: 'n-0' }] : opening(cursor);
+  // History first.
+  let hist = 0;
+  server.fault = (path, form, _r, response) => {
+    if (path === 'history' && form.get('until')![0] === 'e') { hist++; response.setHeader('Content-Type', 'application/json').end(JSON.stringify({ cursor: server.end, gap: true, messages: server.log, more: false })); return true; }
+    return path === 'subscribe' && !hist && !!response.destroy();
+  };
+  away = false;
+  await until(() => connection.state === 'open');
+  await sleep(200);
+  assert.deepEqual(got, server.log.map(({ id }) => id));
+});
+
+test('a successor that began in another epoch brings nothing twice', async () => {
+  for (let n = 0; n < 3; n++) server.publish('a', n);
+  const { opening } = server;
+  const connection = open({ cursor: 'old-9' });
+  server.opening = (cursor) => cursor[0] === 'o' ? [...opening('e-0'), { control: 'gap', id: 'e-0' }] : opening(cursor);
+  let count = 0;
+  server.fault = (path, form, _request, response) => {
+    if (path === 'history' && form.get('until')![0] === 'o') { response.setHeader('Content-Type', 'application/json').end(JSON.stringify({ cursor: server.end, gap: true, messages: [], more: false })); return true; }
+    if (path !== 'subscribe' || form.getAll('channel')[0] === '~') return false;
+    if (!count++) { connection.channel('b').subscribe(() => {}, { from: 'e-0' }); return false; }
+    // The successor's gap and messages come late.
+    const write = response.write.bind(response) as any;
+    let chain = Promise.resolve(), first = true;
+    (response as any).write = (s: string) => { const w = first ? 0 : 60; first = false; chain = chain.then(() => sleep(w)).then(() => void write(s)); return true; };
+    return false;
+  };
+  const got: string[] = [];
+  connection.channel('a').subscribe(({ id }) => got.push(id));
+  await sleep(1000);
+  assert.deepEqual(got, ['e-1', 'e-2', 'e-3']);
+});
+
+test('does not renew for a token that is over as it comes', async () => {
+  const jwt = `x.${btoa(JSON.stringify({ exp: Date.now() / 1000 - 3600 }))}.x`;
+  const connection = open({ token: () => jwt });
+  await connection.channel('a').subscribe(() => {}).ready;
+  const before = server.requests.filter(({ path }) => path === 'subscribe').length;
+  await sleep(2500);
+  assert.equal(server.requests.filter(({ path }) => path === 'subscribe').length, before);
+});
