@@ -36,8 +36,9 @@ export interface ConnectOptions {
   /**
    * Whether the tabs of this origin share one connection. Only those do that
    * are connected to the same URL with the same `transports`. With a `token`,
-   * which may be another user's, they do so only under a name that is given
-   * here, such as the user's.
+   * which may be another user's, give a name here, such as the user's: only
+   * tabs with the same name share. (`true` shares with all that say `true`,
+   * whoever their users are.)
    * @default true, but false with a token
    */
   readonly share?: boolean | string;
@@ -116,7 +117,8 @@ export interface Connection extends EventTarget {
    * again after a failure for up to five minutes, and at once when the connection
    * is back, and stored once all the same.
    * Messages of this connection to one channel are stored in the order of the
-   * calls.
+   * calls; if one is aborted that waits for another, those after it no longer
+   * wait. The data must not be changed until then.
    * @param data Bytes (`ArrayBuffer`, a view of one, `Blob`) and text are sent
    * as they are, everything else as JSON.
    * @throws HalleyError if the server refuses it
