@@ -190,7 +190,7 @@ func (l *Log) endSession() error {
 		return nil
 	}
 	b := l.db.NewBatch()
-	l.list(b)
+	l.list(b, l.writer.end)
 	b.Set(sessionKey, session{closed, l.opts.Fsync, l.opts.bootID(), l.opts.identity(l.dir)}.encode(), nil)
 	b.Set(stateKey, l.writer.state.append(nil), nil)
 	return l.commit(b, pebble.Sync)

@@ -117,17 +117,9 @@ func stress(t *testing.T, opts Options) {
 						if page.Gap || q.After.IsZero() {
 							clear(last)
 						}
+						lastSeq = checkOrder(t, q, page, last, lastSeq)
 						for _, m := range page.Messages {
 							msgs.Add(1)
-							n, _ := strconv.Atoi(string(m.Data))
-							if m.ID.Seq <= lastSeq {
-								t.Errorf("%+v: %d after %d", q, m.ID.Seq, lastSeq)
-							}
-							lastSeq = m.ID.Seq
-							if was, ok := last[m.Channel]; ok && n != was+1 {
-								t.Errorf("%+v: %s %d follows %d, at %d, gap %v", q, m.Channel, n, was, m.ID.Seq, page.Gap)
-							}
-							last[m.Channel] = n
 							if m.ID.Seq <= page.Start.Seq || m.ID.Seq > page.End.Seq {
 								t.Errorf("%+v: %d not in %v..%v", q, m.ID.Seq, page.Start, page.End)
 							}
@@ -197,8 +189,12 @@ func readBackward(t *testing.T, l *Log, q engine.Query) {
 		t.Errorf("%+v: %v", q, err)
 		return
 	}
-	last := make(map[string]int)
-	var lastSeq uint64
+	checkOrder(t, q, page, make(map[string]int), 0)
+}
+
+// checkOrder wants a page's messages to follow lastSeq in order, and those of a
+// channel to be numbered without a hole after last. It returns the last sequence.
+func checkOrder(t *testing.T, q engine.Query, page engine.Page, last map[string]int, lastSeq uint64) uint64 {
 	for _, m := range page.Messages {
 		n, _ := strconv.Atoi(string(m.Data))
 		if m.ID.Seq <= lastSeq {
@@ -206,8 +202,9 @@ func readBackward(t *testing.T, l *Log, q engine.Query) {
 		}
 		lastSeq = m.ID.Seq
 		if was, ok := last[m.Channel]; ok && n != was+1 {
-			t.Errorf("backward %+v: %s %d follows %d, at %d, gap %v", q, m.Channel, n, was, m.ID.Seq, page.Gap)
+			t.Errorf("%+v: %s %d follows %d, at %d, gap %v", q, m.Channel, n, was, m.ID.Seq, page.Gap)
 		}
 		last[m.Channel] = n
 	}
+	return lastSeq
 }

@@ -77,16 +77,16 @@ func (l *Log) listRest() error {
 		return err
 	}
 	b := l.db.NewBatch()
-	l.list(b)
+	l.list(b, w.end)
 	b.Set(stateKey, w.state.append(nil), nil)
 	return l.commit(b, pebble.NoSync)
 }
 
-// list writes the entries of all messages that have none.
-func (l *Log) list(b *pebble.Batch) {
-	w := &l.writer
-	w.group.put(b, w.end)
-	w.listed = w.end
+// list writes the entries of the messages that have none, of which last is the
+// last.
+func (l *Log) list(b *pebble.Batch, last uint64) {
+	l.writer.group.put(b, last)
+	l.writer.listed = last
 }
 
 // write is the writer's goroutine.
@@ -365,8 +365,7 @@ func (l *Log) put(b *pebble.Batch, messages []stored) error {
 		}
 		// The tail has to keep what is not listed: half of it may be that.
 		if w.group.messages >= l.opts.group || w.group.bytes >= l.opts.TailBytes/2 {
-			w.group.put(b, m.ID.Seq)
-			w.listed = m.ID.Seq
+			l.list(b, m.ID.Seq)
 		}
 	}
 	return nil
