@@ -39,10 +39,6 @@ var suite = func() func(entry string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		esbuild := filepath.Join(folder, "node_modules", ".bin", "esbuild")
-		if _, err := os.Stat(esbuild); err != nil {
-			return nil, errors.New("esbuild is missing: run npm ci in client/")
-		}
 		module := filepath.Join(folder, "test", "e2e", "served.ts")
 		arguments := []string{"--format=iife", "--platform=browser"}
 		if entry == "node" {
@@ -51,18 +47,32 @@ var suite = func() func(entry string) ([]byte, error) {
 		if entry == "node" || os.Getenv("HALLEY_CLIENT") == "source" {
 			module = filepath.Join(folder, "src", "index.ts")
 		}
-		build := exec.Command(esbuild, append(arguments, filepath.Join(folder, "test", "e2e", entry+".ts"),
+		output, err := esbuild(folder, append(arguments, filepath.Join(folder, "test", "e2e", entry+".ts"),
 			"--alias:halley-client="+module, "--bundle", "--target=es2022", "--ignore-annotations", "--log-level=warning")...)
-		var problems bytes.Buffer
-		build.Stderr = &problems
-		output, err := build.Output()
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w\n%s", build, err, &problems)
+			return nil, err
 		}
 		built[entry] = output
 		return output, nil
 	}
 }()
+
+// esbuild runs the one that npm has installed in the client's folder, and
+// returns what it builds.
+func esbuild(folder string, arguments ...string) ([]byte, error) {
+	path := filepath.Join(folder, "node_modules", ".bin", "esbuild")
+	if _, err := os.Stat(path); err != nil {
+		return nil, errors.New("esbuild is missing: run npm ci in client/")
+	}
+	build := exec.Command(path, arguments...)
+	var problems bytes.Buffer
+	build.Stderr = &problems
+	output, err := build.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w\n%s", build, err, &problems)
+	}
+	return output, nil
+}
 
 // A place is where the client runs: a tab, or Node.
 type place interface {

@@ -1,15 +1,11 @@
 package e2e
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,20 +20,9 @@ var reactPage = sync.OnceValues(func() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	esbuild := filepath.Join(folder, "node_modules", ".bin", "esbuild")
-	if _, err := os.Stat(esbuild); err != nil {
-		return nil, errors.New("esbuild is missing: run npm ci in client/")
-	}
-	build := exec.Command(esbuild, filepath.Join(folder, "test", "react", "page.tsx"),
+	return esbuild(folder, filepath.Join(folder, "test", "react", "page.tsx"),
 		"--bundle", "--format=iife", "--target=es2022", "--jsx=automatic", "--log-level=warning",
 		`--define:process.env.NODE_ENV="development"`)
-	var problems bytes.Buffer
-	build.Stderr = &problems
-	script, err := build.Output()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w\n%s", build, err, &problems)
-	}
-	return script, nil
 })
 
 // visitReact goes to the React page, which hydrates what a server has rendered
