@@ -113,7 +113,11 @@ var callbackName = regexp.MustCompile(`^[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*$`)
 var originSyntax = regexp.MustCompile(`^https?://([a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$`)
 
 func serializedOrigin(s string) bool {
-	return len(s) <= 300 && originSyntax.MatchString(s)
+	if len(s) > 300 || !originSyntax.MatchString(s) {
+		return false
+	}
+	_, err := url.Parse(s) // what is in brackets is an IPv6 address
+	return err == nil
 }
 
 func (q *Request) parseFormat(_ *http.Request, form url.Values, _ Defaults) *wire.Problem {

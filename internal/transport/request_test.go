@@ -173,6 +173,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("channel=a&transport=jsonp&callback=app.on_1&timeout=0.5&padding=100", "*/*;q=0.1", "e-1", "")
 	f.Add("transport=websocket&cursor=earliest", "text/event-stream;q=0.5, multipart/x-mixed-replace", "x", "h2c, websocket")
 	f.Add("channel=a&transport=iframe&origin=http://[::1]:80&callback=f", "", "", "")
+	f.Add("channel=a&transport=iframe&origin=http://[0]", "", "", "")
 	f.Add("channel=%00&channel=a;b&timeout=1e9&padding=-0", "application/x-ndjson;q=;q", "", "")
 	channel := regexp.MustCompile(`^([-0-9A-Za-z_.~!$()@:+,=%]+/)*([-0-9A-Za-z_.~!$()@:+,=%]+|\*\*?)$`)
 	callback := regexp.MustCompile(`^[A-Za-z_$][0-9A-Za-z_$]*(\.[A-Za-z_$][0-9A-Za-z_$]*)*$`)
