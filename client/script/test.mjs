@@ -20,6 +20,6 @@ await build({
   outExtension: { '.js': '.mjs' },
 });
 const built = tests.map((name) => join(outdir, name.replace('.ts', '.mjs')));
-const { status } = spawnSync(process.execPath, ['--enable-source-maps', '--test', ...built], { stdio: 'inherit' });
+const { status } = spawnSync(process.execPath, ['--enable-source-maps', '--test', '--test-timeout=120000', ...built], { stdio: 'inherit' });
 await rm(outdir, { recursive: true });
 process.exit(status);

@@ -22,6 +22,7 @@ export const persist = async <T>(
   backoff?: Backoff,
 ): Promise<T> => {
   for (let count = 0; ; count++) {
+    signal.throwIfAborted();
     const turn = within(signal);
     /** From when on the turn can be ended. */
     let from = Date.now() + STALE;
@@ -35,7 +36,7 @@ export const persist = async <T>(
     try {
       return await attempt(turn.signal, count);
     } catch (error) {
-      if (signal.aborted || isFinal(error)) throw error;
+      if (isFinal(error)) throw error;
       const { _after = 0 } = error as Partial<HalleyError>;
       from = _after && Infinity;
       const rest = setTimeout(() => turn.abort(), _after + draw(backoff, count));

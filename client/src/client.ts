@@ -39,7 +39,15 @@ const TIMEOUT = 10_000;
 export const connect = (mount: string | URL, options: ConnectOptions = {}): Connection => {
   const { token: getToken, cursor: first, backoff, transports, openTimeout = 2000 } = options;
   const token =
-    getToken && ((signal: AbortSignal) => getToken(within(signal, AbortSignal.timeout(TIMEOUT)).signal));
+    getToken &&
+    ((outer: AbortSignal) =>
+      // The page's function need not heed the signal.
+      new Promise<string>((resolve, reject) => {
+        const { signal } = within(outer, AbortSignal.timeout(TIMEOUT));
+        const fail = (error: unknown): void => reject(new HalleyError(`${error}`, 'token'));
+        signal.addEventListener('abort', () => fail(signal.reason));
+        (async () => getToken(signal))().then(resolve, fail);
+      }));
   const url = new URL(mount, globalThis.location?.href).href.replace(/\/+$/, '');
   const closing = within(options.signal);
   const { signal: closed } = closing;
@@ -49,7 +57,7 @@ export const connect = (mount: string | URL, options: ConnectOptions = {}): Conn
   /** The names of the subscriptions, and their deliveries once it is known where they begin. */
   const wanted = new Map<AbortSignal, string>();
   const deliveries = new Map<AbortSignal, Delivery>();
-  /** The last publish to each channel. */
+  /** Settles when all that is being published to a channel has. */
   const publishing = new Map<string, Promise<unknown>>();
   let feed: Feed | undefined;
   /** What the present stream brings, and up to where it has come. */
@@ -107,22 +115,25 @@ export const connect = (mount: string | URL, options: ConnectOptions = {}): Conn
     ));
 
   const publish = async <T>(channel: string, data: T, options: PublishOptions = {}): Promise<string> => {
-    const { type, contentType, key = unique(), signal } = options;
     const [_body, mediaType] = encode(data);
+    const { type, contentType = mediaType, key = unique(), signal } = options;
     const path = `publish?${new URLSearchParams({ channel, ...(type && { type }) })}`;
-    const asking = { _body, _headers: { 'Content-Type': contentType ?? mediaType, 'Idempotency-Key': key } };
+    const asking = { _body, _headers: { ...(contentType && { 'Content-Type': contentType }), 'Idempotency-Key': key } };
     const abort = part(signal, AbortSignal.timeout(PUBLISH_FOR));
     abort.signal.throwIfAborted();
     const aborted = new Promise((resolve) => (abort.signal.onabort = resolve));
-    const published = Promise.race([publishing.get(channel), aborted])
-      .catch(() => {})
-      .then(() => insist((signal) => request<{ id: string }>(path, signal, asking), abort.signal));
-    publishing.set(channel, published);
+    const before = publishing.get(channel);
+    const published = Promise.race([before, aborted]).then(() =>
+      insist((signal) => request<{ id: string }>(path, signal, asking), abort.signal),
+    );
+    // The next does not overtake those before one that is aborted.
+    const all = Promise.allSettled([before, published]);
+    publishing.set(channel, all);
     try {
       return (await published).id;
     } finally {
       abort.abort();
-      if (publishing.get(channel) === published) publishing.delete(channel);
+      if (publishing.get(channel) === all) publishing.delete(channel);
     }
   };
 
@@ -234,6 +245,8 @@ export const connect = (mount: string | URL, options: ConnectOptions = {}): Conn
     const { share = !token } = options;
     const open = (tell: Tell): Feed => openFeed(url, { ...options, token, openTimeout }, at ?? first, readInfo, tell);
     feed = share && canShare() ? shareFeed(`halley ${[url, share, transports]}`, open, hear) : open(hear);
+    // Whoever was told has closed it.
+    if (closed.aborted) leave();
     change();
   };
 

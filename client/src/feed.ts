@@ -2,7 +2,7 @@ import { ask } from './ask.js';
 import { draw } from './backoff.js';
 import { isAfter } from './cursor.js';
 import type { Envelope } from './envelope.js';
-import { HalleyError } from './error.js';
+import type { HalleyError } from './error.js';
 import { isFinal, problem } from './problem.js';
 import { transports } from './transports/index.js';
 import type { ConnectionState, ConnectOptions, TransportName } from './types.js';
@@ -121,11 +121,12 @@ export const openFeed = (
   const connect = async (): Promise<void> => {
     waiting = clearTimeout(waiting) as undefined;
     become('connecting');
+    const asked = Date.now();
     // Was it the transport or the network?
+    const told = await ((!info || barren) && readInfo(attempts).catch((error) => error));
+    // Whoever is told may close this.
+    if (closed) return;
     if (!info || barren) {
-      const asked = Date.now();
-      const told = await readInfo(attempts).catch((error) => error);
-      if (closed) return;
       if (!told?.transports) {
         barren &&= 1;
         return isFinal(told) ? fail(told) : lose('unreachable', told?._after);
@@ -189,8 +190,9 @@ export const openFeed = (
       _count: 0,
     });
     (async () => {
-      const token = authorize && (await renewed(authorize, signal));
+      const token = await authorize?.(signal);
       if (signal.aborted) return;
+      if (token) expire(token);
       watch(stream, Math.max(openTimeout, 4 * took));
       const target = `${base()}/subscribe`;
       const form = (more?: Record<string, string>): URLSearchParams =>
@@ -201,7 +203,7 @@ export const openFeed = (
       const up = {
         _url: target,
         _form: form,
-        _get: (more?: Record<string, string>) => `${target}?${form({ ...more, ...(token && { token }), _: `${Math.random()}` })}`,
+        _get: (more?: Record<string, string>) => `${target}?${form({ ...more, ...(token && { token }), _: Math.random() as never })}`,
         _token: token,
         _cursor: at,
         _heartbeat: stream._heartbeat,
@@ -217,23 +219,17 @@ export const openFeed = (
       .then((error) => end(stream, error?.message ?? 'cut', error));
   };
 
-  const renewed = async (authorize: NonNullable<ConnectOptions['token']>, signal: AbortSignal): Promise<string> => {
-    let token: string;
-    try {
-      token = await authorize(signal);
-    } catch (error) {
-      throw new HalleyError(`${error}`, 'token');
-    }
+  /** Renews the stream before its token expires, if that is a JWT. */
+  const expire = (token: string): void => {
     clearTimeout(expiring);
     try {
       const left = JSON.parse(atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/'))).exp * 1000 - Date.now();
       // Where nothing is left as it comes, it is the clock that is wrong. Longer
       // than that a timer cannot wait.
-      if (left > 0) expiring = setTimeout(renew, Math.max(1000, Math.min(left - 10_000, 1e9)));
+      if (left > 0) expiring = setTimeout(renew, Math.min(left * 0.8, 1e9));
     } catch {
-      // It is no JWT.
+      // It is none.
     }
-    return token;
   };
 
   /**
@@ -356,7 +352,7 @@ export const openFeed = (
       barren += error || why === 'cut' || info?.hosts.length ? 1 : 2;
     }
     if (live) {
-      if (faulty && (stream._need > 1 || barren > 1)) condemn(stream._rung);
+      if (faulty && (stream._need > 1 || barren > 1)) void readInfo(attempts).then(() => condemn(stream._rung), () => (barren = 1));
       if (stream._need > 1) upgrade(stream._rung + 1);
       else {
         resting = setTimeout(() => {

@@ -29,4 +29,4 @@ export const matches = (name: string, channel: string): boolean => {
 
 /** What the application gets of an envelope: bytes come as base64 (protocol 6.2). */
 export const toMessage = <T>({ data64, ...envelope }: Envelope): Message<T> =>
-  ({ ...envelope, ...(data64 !== undefined && { data: Uint8Array.from(atob(data64), (c) => c.charCodeAt(0)) }) }) as Message<T>;
+  ({ ...envelope, ...(data64 != null && { data: Uint8Array.from(atob(data64), (c) => c.charCodeAt(0)) }) }) as Message<T>;

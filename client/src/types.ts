@@ -29,8 +29,8 @@ export interface ConnectOptions {
   /**
    * Gives the token for each connection and each request; keep it until it
    * expires. The signal is aborted when no token is needed any more, and after
-   * ten seconds. If it is a JWT, the connection is renewed ten seconds before its
-   * `exp`, without a gap.
+   * ten seconds; nothing waits longer. If the token is a JWT, the connection is
+   * renewed without a gap when four fifths of the time until its `exp` have gone.
    */
   readonly token?: (signal: AbortSignal) => string | Promise<string>;
   /**
@@ -209,8 +209,8 @@ export interface PublishOptions {
   readonly type?: string;
   /**
    * The media type of the data.
-   * @default 'text/plain; charset=utf-8' for text, 'application/octet-stream'
-   * for bytes and 'application/json' for the rest
+   * @default 'text/plain;charset=UTF-8' for text, a blob's own,
+   * 'application/octet-stream' for other bytes and 'application/json' for the rest
    */
   readonly contentType?: string;
   /** An idempotency key, if the message may also be published by someone else. @default a random one */

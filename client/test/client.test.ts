@@ -367,7 +367,7 @@ test('a handler that throws does not stop the next message', async () => {
 test('renews a token before it expires, without a gap', async () => {
   const jwt = (exp: number): string => `x.${btoa(JSON.stringify({ exp }))}.x`;
   let asked = 0;
-  const connection = open({ token: () => jwt(Date.now() / 1000 + (asked++ < 3 ? 11 : 1000)) });
+  const connection = open({ token: () => jwt(Date.now() / 1000 + (asked++ < 3 ? 1.2 : 1000)) });
   const { list, ready } = listen(connection, 'a');
   await ready;
   const before = server.requests.length;
@@ -408,7 +408,7 @@ test('tabs without locks lead alone each', async () => {
 test('a renewal that fails is tried again', async () => {
   const jwt = (exp: number): string => `x.${btoa(JSON.stringify({ exp }))}.x`;
   let asked = 0, fail = false;
-  const connection = open({ token: () => { if (fail) { fail = false; throw new Error('no'); } return jwt(Date.now() / 1000 + (asked++ < 3 ? 11 : 1000)); } });
+  const connection = open({ token: () => { if (fail) { fail = false; throw new Error('no'); } return jwt(Date.now() / 1000 + (asked++ < 3 ? 1.2 : 1000)); } });
   await connection.channel('a').subscribe(() => {}).ready;
   const before = server.requests.filter(({ path }) => path === 'subscribe').length;
   fail = true;
@@ -484,4 +484,76 @@ test('does not renew for a token that is over as it comes', async () => {
   const before = server.requests.filter(({ path }) => path === 'subscribe').length;
   await sleep(2500);
   assert.equal(server.requests.filter(({ path }) => path === 'subscribe').length, before);
+});
+
+test('publishes in order when one between is aborted', async () => {
+  const connection = open();
+  const keys = (): Set<unknown> =>
+    new Set(server.requests.filter(({ path }) => path === 'publish').map(({ headers }) => headers['idempotency-key']));
+  let fails = true;
+  server.fault = (path, _form, _request, response) => path === 'publish' && fails && !!response.destroy();
+  const first = connection.publish('a', 1);
+  const abort = new AbortController();
+  const second = connection.publish('a', 2, { signal: abort.signal });
+  const third = connection.publish('a', 3);
+  await until(() => keys().size > 0);
+  abort.abort();
+  await assert.rejects(second, { name: 'AbortError' });
+  await sleep(100);
+  assert.equal(keys().size, 1);
+  fails = false;
+  await Promise.all([first, third]);
+  assert.deepEqual(server.log.map(({ data }) => data), [1, 3]);
+});
+
+test('a token that does not come holds nothing up', async () => {
+  let hangs = false;
+  const connection = open({ token: () => (hangs ? new Promise<string>(() => {}) : 't') });
+  await until(() => connection.state === 'open');
+  hangs = true;
+  await assert.rejects(connection.publish('a', 1, { signal: AbortSignal.timeout(100) }), { name: 'TimeoutError' });
+  // What is aborted before it is its turn, too.
+  const abort = new AbortController();
+  const held = connection.publish('a', 2, { signal: abort.signal });
+  await sleep(10);
+  abort.abort();
+  await assert.rejects(held, { name: 'AbortError' });
+});
+
+test('a network that is away does not speak against a transport', async () => {
+  const connection = open();
+  await connection.channel('a').subscribe(() => {}).ready;
+  // All that is new hangs; the live stream is silent, and not dead yet.
+  let away = true;
+  server.fault = () => away;
+  connection.channel('b').subscribe(() => {}, { from: 'e-0' });
+  server.mute();
+  await sleep(800);
+  away = false;
+  await until(() => server.requests.filter(({ path, form }) => path === 'subscribe' && form.getAll('channel').includes('b')).length > 1);
+  await until(() => connection.state === 'open');
+  await sleep(300);
+  assert.equal(connection.transport, 'fetch');
+  assert.deepEqual(connection.told.filter(([type]) => type === 'transport'), [['transport', { from: undefined, to: 'fetch', reason: 'connected' }]]);
+});
+
+test('is closed by whoever is told that it connects', async () => {
+  const connection = open();
+  await until(() => connection.state === 'open');
+  await sleep(500); // it has been heard, and so a cut does not speak against it
+  connection.addEventListener('connecting', () => connection.close());
+  server.cut();
+  await until(() => connection.state === 'closed');
+  await sleep(300);
+  assert.equal(server.streams, 0);
+});
+
+test('publishes bytes and text by their own types', async () => {
+  const connection = open();
+  await connection.publish('a', new Blob(['{}'], { type: 'image/svg+xml' }));
+  await connection.publish('a', new Uint8Array([1]));
+  await connection.publish('a', 'text');
+  await connection.publish('a', { json: true });
+  const types = server.requests.filter(({ path }) => path === 'publish').map(({ headers }) => headers['content-type']);
+  assert.deepEqual(types, ['image/svg+xml', undefined, 'text/plain;charset=UTF-8', 'application/json']);
 });

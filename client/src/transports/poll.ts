@@ -9,7 +9,7 @@ export const poll = async (up: Upstream, ask: (more: Record<string, string>) => 
   let cursor = up._cursor;
   for (let timeout = 0; !up._signal.aborted; timeout = up._heartbeat) {
     const asked = Date.now();
-    const page = await ask({ cursor, timeout: `${timeout}` });
+    const page = await ask({ cursor, timeout: timeout as never });
     if (page.control) return up._take(page);
     if (!timeout) up._take({ control: 'open', id: cursor, heartbeat: up._heartbeat });
     if (page.gap) up._take({ control: 'gap', data: page.messages[0]?.id ?? page.cursor });
