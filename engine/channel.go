@@ -146,3 +146,17 @@ func Match(pattern, channel string) bool {
 	}
 	return kind == Below || strings.IndexByte(rest, '/') < 0
 }
+
+// Covers tells whether a right to the first name or pattern is one to all that
+// the second matches: "a/**" covers "a/b", "a/*" and "a/b/**", but neither "a"
+// nor "**". Both must be valid by CheckPattern.
+func Covers(right, pattern string) bool {
+	_, has := SplitPattern(right)
+	_, wants := SplitPattern(pattern)
+	if wants == Below && has != Below {
+		return false
+	}
+	// "*" stands for any one segment, and "**" for any under the same prefix:
+	// what matches them as they are written matches all they stand for.
+	return Match(right, pattern)
+}

@@ -68,6 +68,82 @@ func TestMatch(t *testing.T) {
 	}
 }
 
+func TestCovers(t *testing.T) {
+	for _, tt := range []struct {
+		right    string
+		patterns string // those of all that it covers
+	}{
+		{"a", "a"},
+		{"a/b", "a/b"},
+		{"*", "* a ab"},
+		{"**", "* ** a ab a/* a/** a/b a/b/* a/b/** a/b/c ab/*"},
+		{"a/*", "a/* a/b"},
+		{"a/**", "a/* a/** a/b a/b/* a/b/** a/b/c"},
+		{"a/b/*", "a/b/* a/b/c"},
+		{"a/b/**", "a/b/* a/b/** a/b/c"},
+		{"c/**", ""},
+		{"A/**", ""},
+	} {
+		var got []string
+		for _, p := range strings.Fields("* ** a ab a/* a/** a/b a/b/* a/b/** a/b/c ab/*") {
+			if engine.Covers(tt.right, p) {
+				got = append(got, p)
+			}
+		}
+		if s := strings.Join(got, " "); s != tt.patterns {
+			t.Errorf("%s covers %q, want %q", tt.right, s, tt.patterns)
+		}
+	}
+}
+
+// What covers a pattern matches every channel that the pattern matches, and
+// what does not leaves one out. The channels are all of up to four segments, one
+// more than patterns have, of one letter more.
+func TestCoversIsMatchOfAll(t *testing.T) {
+	patterns := []string{"*", "**"}
+	names := words("ab", 3)
+	for _, n := range names {
+		patterns = append(patterns, n)
+		if strings.Count(n, "/") < 2 {
+			patterns = append(patterns, n+"/*", n+"/**")
+		}
+	}
+	channels := words("abc", 4)
+	for _, right := range patterns {
+		for _, pattern := range patterns {
+			want := true
+			for _, c := range channels {
+				if engine.Match(pattern, c) && !engine.Match(right, c) {
+					want = false
+					break
+				}
+			}
+			if got := engine.Covers(right, pattern); got != want {
+				t.Errorf("Covers(%q, %q) = %v, want %v", right, pattern, got, want)
+			}
+		}
+	}
+}
+
+// words returns all names of up to n segments, each a letter of those given.
+func words(letters string, n int) []string {
+	var all, last []string
+	for i := range n {
+		var next []string
+		for _, l := range letters {
+			if i == 0 {
+				next = append(next, string(l))
+			}
+			for _, w := range last {
+				next = append(next, w+"/"+string(l))
+			}
+		}
+		last = next
+		all = append(all, next...)
+	}
+	return all
+}
+
 func TestPatterns(t *testing.T) {
 	for channel, want := range map[string]string{
 		"a":       `"" 1, "" 2`,
