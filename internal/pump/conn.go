@@ -79,6 +79,8 @@ type ConnOptions struct {
 	From []engine.Cursor
 	// Timeout is how long a poll is held; 0 answers at once.
 	Timeout time.Duration
+	// Lease is what holds the connection, nil if nothing does.
+	Lease *Lease
 	// Owner is what Kind's functions are told of the connection.
 	Owner any
 }
@@ -159,6 +161,7 @@ const (
 	slow      // its client took no more, and it was not live since
 	layered   // it has a Layer
 	answering // an answer waits for the others of its batch
+	leased    // it has a Lease
 )
 
 func (c *Conn) is(f flags) bool { return c.flags&f != 0 }

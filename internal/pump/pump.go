@@ -167,8 +167,14 @@ func (p *Pump) Join(o ConnOptions) *Conn {
 	c := newConn(p.nextWorker(), &o)
 	c.slot = newSlot()
 	p.conns.Add(1)
-	if !c.worker.inbox.put(command{conn: c, do: func(w *worker, c *Conn) { w.join(c, o.Channels, o.Timeout) }}) {
+	join := func(w *worker, c *Conn) {
+		w.hold(c, o.Lease)
+		w.join(c, o.Channels, o.Timeout)
+	}
+	if !c.worker.inbox.put(command{conn: c, do: join}) {
 		p.conns.Add(-1)
+	} else if o.Lease != nil {
+		o.Lease.add(c)
 	}
 	return c
 }

@@ -93,6 +93,7 @@ func (p *Pump) Park(o ConnOptions, s Socket) *Conn {
 			return
 		}
 		w.setLayer(c, s.Layer)
+		w.hold(c, o.Lease)
 		w.join(c, o.Channels, o.Timeout)
 		if len(s.Input) > 0 && c.fd >= 0 && c.kind.Parked.Input != nil && !c.kind.Parked.Input(c, s.Input) {
 			c.on(paused)
@@ -105,6 +106,8 @@ func (p *Pump) Park(o ConnOptions, s Socket) *Conn {
 	if !c.worker.inbox.put(command{conn: c, do: park}) {
 		p.conns.Add(-1)
 		c.closeFD()
+	} else if o.Lease != nil {
+		o.Lease.add(c)
 	}
 	return c
 }

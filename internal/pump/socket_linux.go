@@ -1,6 +1,7 @@
 package pump
 
 import (
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -233,4 +234,19 @@ func (s *sender) close() {
 		s.ring.close()
 		s.ring = nil
 	}
+}
+
+// remoteAddr returns the address of a socket's other side (getpeername(2)).
+func remoteAddr(fd int32) netip.Addr {
+	sa, err := syscall.Getpeername(int(fd))
+	if err != nil {
+		return netip.Addr{}
+	}
+	switch sa := sa.(type) {
+	case *syscall.SockaddrInet4:
+		return netip.AddrFrom4(sa.Addr)
+	case *syscall.SockaddrInet6:
+		return netip.AddrFrom16(sa.Addr)
+	}
+	return netip.Addr{}
 }

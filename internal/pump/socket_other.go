@@ -4,6 +4,7 @@ package pump
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 )
 
@@ -34,6 +35,7 @@ func receive(int32, []byte) ([]byte, error)      { return nil, ErrNoPoller }
 func limitUnsent(int32)                          {}
 func shutdownWrite(int32)                        {}
 func closeFD(int32)                              {}
+func remoteAddr(int32) netip.Addr                { return netip.Addr{} }
 
 var errAgain = errors.New("pump: nothing to read")
 

@@ -1,5 +1,7 @@
 package pump
 
+import "net/netip"
+
 // A visitor is a parked connection that is subscribed to nothing yet, or no
 // more: what its client sends goes to Kind.Parked.Input, which answers it
 // (Respond), subscribes it (Join), or takes the socket away (Release). Those
@@ -22,6 +24,10 @@ func (w *worker) visit(kind *Kind, fd int32) {
 	c.touched = w.wheel.at
 	w.keepTime(c)
 }
+
+// RemoteAddr returns the address of a visitor's client, the zero Addr if it is
+// not known.
+func (c *Conn) RemoteAddr() netip.Addr { return remoteAddr(c.fd) }
 
 // Worker tells which of the pump's workers serves the connection, from 0.
 func (c *Conn) Worker() int { return c.worker.number }
@@ -49,6 +55,10 @@ func (c *Conn) Join(o ConnOptions, head []byte) {
 	c.kind, c.owner, c.state = o.Kind, o.Owner, behind
 	c.rare = &rare{cursor: o.After, from: o.From, head: head}
 	w.pump.conns.Add(1)
+	if o.Lease != nil {
+		w.hold(c, o.Lease)
+		o.Lease.add(c)
+	}
 	w.join(c, o.Channels, o.Timeout)
 }
 

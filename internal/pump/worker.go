@@ -45,6 +45,7 @@ type worker struct {
 	linger   uint32 // ticks in which a client may close its socket itself
 
 	drained func() time.Duration // set once the pump drains
+	leases  map[*Conn]*Lease
 
 	// Buffers used again and again.
 	commands []command
@@ -423,6 +424,7 @@ func (w *worker) forget(c *Conn) {
 	}
 	c.state = gone
 	c.left.Store(true)
+	w.letGo(c)
 	if !c.is(closing) {
 		w.wheel.remove(c)
 	}
