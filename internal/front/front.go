@@ -151,6 +151,9 @@ func (n *lane) input(c *pump.Conn, b []byte) (done bool) {
 			break
 		}
 		memo.buf = r.key
+		if n != &f.lanes[1] {
+			r.Remote = c.RemoteAddr()
+		}
 		plan := memo.find(&r)
 		if plan == nil {
 			if plan = n.plan(&r); plan == nil {

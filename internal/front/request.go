@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -35,6 +36,8 @@ type Request struct {
 	Cursor, LastEventID []byte
 	WebSocketKey        []byte // nil where there is none
 	Body                []byte
+	// Remote is the client's address, the zero Addr if that is this machine.
+	Remote netip.Addr
 }
 
 // hole stands in a key for what was cut out. There is none in a head.

@@ -16,17 +16,23 @@ import (
 // from any goroutine.
 type Commands struct {
 	// Publish stores the message in a publish frame's member, which is a JSON
-	// object, and returns its position.
-	Publish func(ctx context.Context, message json.RawMessage) (engine.Cursor, *wire.Problem)
+	// object, and returns its position. The connection is held by the lease,
+	// here and below.
+	Publish func(ctx context.Context, l *pump.Lease, message json.RawMessage) (engine.Cursor, *wire.Problem)
+	// Subscribe tells why a connection may not have more channels.
+	Subscribe func(l *pump.Lease, channels []string) *wire.Problem
+	// Renew has the connection held by what another token gives, and returns it.
+	Renew func(c *pump.Conn, l *pump.Lease, token string) (*pump.Lease, *wire.Problem)
 	// MaxChannels is how many channels a connection may have.
 	MaxChannels int
 }
 
-// A command is a client's frame: an object with one of three members.
+// A command is a client's frame: an object with one of four members.
 type command struct {
 	Subscribe   *[]string
 	Unsubscribe *[]string
 	Publish     json.RawMessage
+	Renew       *string
 	Ref         json.RawMessage // nil if there is none
 }
 
@@ -39,7 +45,7 @@ func (d *webSocketClient) serve(ctx context.Context, frame []byte) error {
 	}
 	switch {
 	case cmd.Publish != nil:
-		id, p := d.server.Commands.Publish(ctx, cmd.Publish)
+		id, p := d.server.Commands.Publish(ctx, d.lease, cmd.Publish)
 		if p != nil && p.Code == wire.TooLarge {
 			// As a frame that is too large, but the client learns which.
 			if err := d.refuse(ctx, cmd.Ref, p); err != nil {
@@ -50,19 +56,34 @@ func (d *webSocketClient) serve(ctx context.Context, frame []byte) error {
 		if p != nil {
 			return d.refuse(ctx, cmd.Ref, p)
 		}
-		if cmd.Ref == nil {
-			return nil
+		return d.ack(ctx, cmd.Ref, id)
+	case cmd.Renew != nil:
+		l, p := d.server.Commands.Renew(d.conn, d.lease, *cmd.Renew)
+		if p != nil {
+			return d.refuse(ctx, cmd.Ref, p)
 		}
-		return d.conn.Send(ctx, &wire.Control{Kind: wire.Ack, Ref: cmd.Ref, ID: id})
+		d.lease = l
+		return d.ack(ctx, cmd.Ref, engine.Cursor{})
 	case cmd.Subscribe != nil:
 		add, p := Channels(*cmd.Subscribe, d.server.Commands.MaxChannels)
 		if p != nil {
+			return d.refuse(ctx, cmd.Ref, p)
+		}
+		if p := d.server.Commands.Subscribe(d.lease, add); p != nil {
 			return d.refuse(ctx, cmd.Ref, p)
 		}
 		return d.change(ctx, add, nil, cmd.Ref)
 	default:
 		return d.change(ctx, nil, *cmd.Unsubscribe, cmd.Ref)
 	}
+}
+
+// ack answers a frame that has a ref.
+func (d *webSocketClient) ack(ctx context.Context, ref []byte, id engine.Cursor) error {
+	if ref == nil {
+		return nil
+	}
+	return d.conn.Send(ctx, &wire.Control{Kind: wire.Ack, Ref: ref, ID: id})
 }
 
 func (d *webSocketClient) change(ctx context.Context, add, remove []string, ref []byte) error {
@@ -109,8 +130,14 @@ func parseCommand(frame []byte) (cmd command, p *wire.Problem) {
 	if cmd.Publish = members["publish"]; cmd.Publish != nil {
 		n++
 	}
+	if raw, ok := members["renew"]; ok {
+		n++
+		if err := json.Unmarshal(raw, &cmd.Renew); err != nil || cmd.Renew == nil {
+			return invalid("renew is a string: a token")
+		}
+	}
 	if n != 1 {
-		return invalid("a frame has one of subscribe, unsubscribe and publish")
+		return invalid("a frame has one of subscribe, unsubscribe, publish and renew")
 	}
 	return cmd, nil
 }

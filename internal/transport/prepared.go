@@ -66,10 +66,11 @@ func (p *Prepared) StartAt(cursor, lastEventID []byte) (Start, bool) {
 	return start, problem == nil
 }
 
-// Join subscribes a visitor to channels, from a position. Key is a WebSocket's.
-func (p *Prepared) Join(c *pump.Conn, channels []string, after engine.Cursor, key []byte) {
+// Join subscribes a visitor to channels, from a position. Key is a WebSocket's;
+// lease holds the connection, if it is not nil.
+func (p *Prepared) Join(c *pump.Conn, channels []string, after engine.Cursor, key []byte, lease *pump.Lease) {
 	var head []byte
-	o := pump.ConnOptions{Kind: p.kind, Channels: channels, After: after}
+	o := pump.ConnOptions{Kind: p.kind, Channels: channels, After: after, Lease: lease}
 	switch {
 	case p.kind.Poll:
 		o.Timeout, o.Owner = p.q.Timeout, p

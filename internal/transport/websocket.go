@@ -76,6 +76,7 @@ func (s *Server) webSocketKind(padding int) *pump.Kind {
 				client = &webSocketClient{server: s, conn: c}
 				c.SetOwner(client)
 			}
+			client.lease = c.Lease()
 			b = bytes.Clone(b)
 			s.tasks.Go(func() {
 				client.read(s.Pump.Closed(), b)
@@ -115,7 +116,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, q *Reque
 
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	client := &webSocketClient{server: s, conn: conn}
+	client := &webSocketClient{server: s, conn: conn, lease: o.Lease}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -268,6 +269,7 @@ func retryDelay(p *wire.Problem) time.Duration {
 type webSocketClient struct {
 	server *Server
 	conn   *pump.Conn
+	lease  *pump.Lease // nil if nothing holds the connection
 	frames frameReader
 	closed bool // the client has sent a close frame
 	// closing is what the close frame will say, nil if that is not set.

@@ -37,7 +37,7 @@ func newWebSocketServer(t testing.TB, frameLimit int) (*Server, engine.Engine) {
 	})
 	return New(Options{
 		Pump: p, WriteTimeout: 10 * time.Second, FrameLimit: frameLimit,
-		Commands: Commands{MaxChannels: 10, Publish: func(ctx context.Context, raw json.RawMessage) (engine.Cursor, *wire.Problem) {
+		Commands: Commands{MaxChannels: 10, Publish: func(ctx context.Context, _ *pump.Lease, raw json.RawMessage) (engine.Cursor, *wire.Problem) {
 			if !json.Valid(raw) || bytes.Contains(raw, []byte("no")) {
 				return engine.Cursor{}, wire.NewProblem(wire.InvalidMessage, "no")
 			}
@@ -56,7 +56,7 @@ func newWebSocketServer(t testing.TB, frameLimit int) (*Server, engine.Engine) {
 func TestWebSocketClosesInOrder(t *testing.T) {
 	s, log := newWebSocketServer(t, 1000)
 	ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.Serve(w, r, &Request{Transport: WebSocket, Channels: []string{"a"}}, log.End())
+		s.Serve(w, r, &Request{Transport: WebSocket, Channels: []string{"a"}}, log.End(), nil)
 	}))
 	defer ts.Close()
 	for range 20 {
@@ -163,7 +163,7 @@ func FuzzWebSocket(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		c := &memoryConn{in: bytes.NewReader(in)}
-		s.Serve(hijacked{httptest.NewRecorder(), c}, r, &Request{Transport: WebSocket}, log.End())
+		s.Serve(hijacked{httptest.NewRecorder(), c}, r, &Request{Transport: WebSocket}, log.End(), nil)
 		br := bufio.NewReader(&c.written)
 		resp, err := http.ReadResponse(br, nil)
 		if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
@@ -205,11 +205,11 @@ func FuzzWebSocket(f *testing.F) {
 // A message that is too large is answered under its ref before the close.
 func TestWebSocketTooLargePublish(t *testing.T) {
 	s, log := newWebSocketServer(t, 1000)
-	s.Commands.Publish = func(context.Context, json.RawMessage) (engine.Cursor, *wire.Problem) {
+	s.Commands.Publish = func(context.Context, *pump.Lease, json.RawMessage) (engine.Cursor, *wire.Problem) {
 		return engine.Cursor{}, wire.NewProblem(wire.TooLarge, "too large")
 	}
 	ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.Serve(w, r, &Request{Transport: WebSocket, Channels: []string{"a"}}, log.End())
+		s.Serve(w, r, &Request{Transport: WebSocket, Channels: []string{"a"}}, log.End(), nil)
 	}))
 	defer ts.Close()
 	for range 200 {
