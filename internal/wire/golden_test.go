@@ -106,7 +106,8 @@ func TestGoldenProblems(t *testing.T) {
 		InvalidParameter, InvalidChannel, InvalidCursor, InvalidTransport, InvalidCallback, InvalidOrigin,
 		InvalidMessage, InvalidKey, InvalidFrame, ForbiddenOrigin, ForbiddenHost, NotFound, MethodNotAllowed,
 		TooLarge, UnsupportedBody, KeyReused, UpgradeRequired, Internal, TooManyConns, Draining, EngineUnavailable,
-		TooSlow,
+		TooSlow, Unauthorized, TokenExpired, TokenRevoked, InvalidTicket, TokenInURL, ForbiddenChannel, Forbidden,
+		AuthUnavailable, RateLimited, ConnectionLimit,
 	} {
 		p := NewProblem(code, "what was wrong: \"x\"")
 		switch code {
@@ -118,7 +119,7 @@ func TestGoldenProblems(t *testing.T) {
 			p.Detail = ""
 		case Draining:
 			p.RetryAfter = 2100 * time.Millisecond // rounded up
-		case TooManyConns, EngineUnavailable:
+		case TooManyConns, EngineUnavailable, AuthUnavailable, RateLimited, ConnectionLimit:
 			p.RetryAfter = 5 * time.Second
 		}
 		w := httptest.NewRecorder()

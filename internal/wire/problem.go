@@ -31,6 +31,16 @@ const (
 	NotFound          Code = "not-found"
 	MethodNotAllowed  Code = "method-not-allowed"
 	UpgradeRequired   Code = "upgrade-required"
+	Unauthorized      Code = "unauthorized"
+	TokenExpired      Code = "token-expired"
+	TokenRevoked      Code = "token-revoked"
+	InvalidTicket     Code = "invalid-ticket"
+	TokenInURL        Code = "token-in-url"
+	ForbiddenChannel  Code = "forbidden-channel"
+	Forbidden         Code = "forbidden"
+	AuthUnavailable   Code = "authorizer-unavailable"
+	RateLimited       Code = "rate-limited"
+	ConnectionLimit   Code = "connection-limit"
 	TooManyConns      Code = "too-many-connections"
 	TooSlow           Code = "too-slow"
 	Draining          Code = "draining"
@@ -75,6 +85,16 @@ var kinds = map[Code]struct {
 	NotFound:          {404, "There is nothing at this path"},
 	MethodNotAllowed:  {405, "The method is not allowed"},
 	UpgradeRequired:   {426, "WebSocket needs an upgrade request"},
+	Unauthorized:      {401, "The request's credentials are not good"},
+	TokenExpired:      {401, "The token has expired"},
+	TokenRevoked:      {401, "The token was revoked"},
+	InvalidTicket:     {401, "The ticket is not valid"},
+	TokenInURL:        {400, "The token may not be sent in a URL"},
+	ForbiddenChannel:  {403, "The channel is not allowed"},
+	Forbidden:         {403, "The request is not allowed"},
+	AuthUnavailable:   {503, "The authorizer is not available"},
+	RateLimited:       {429, "The client publishes too much"},
+	ConnectionLimit:   {429, "The client holds as many connections as it may"},
 	TooManyConns:      {503, "The server holds as many connections as it may"},
 	TooSlow:           {503, "The client fell too far behind"},
 	Draining:          {503, "The server is shutting down"},
@@ -128,6 +148,9 @@ var _ json.Marshaler = (*Problem)(nil)
 func (p *Problem) Write(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json; charset=utf-8")
+	if p.Status == http.StatusUnauthorized { // RFC 6750, 3
+		h.Set("WWW-Authenticate", `Bearer realm="halley", error="invalid_token"`)
+	}
 	if p.Allow != "" {
 		h.Set("Allow", p.Allow)
 	}
@@ -144,7 +167,7 @@ func (p *Problem) Write(w http.ResponseWriter) {
 // packages.
 func Detail(err error) string {
 	s := err.Error()
-	for _, prefix := range []string{"halley: publish: ", "engine: invalid argument: ", "engine: "} {
+	for _, prefix := range []string{"halley: publish: ", "halley: unauthorized: ", "halley: ", "engine: invalid argument: ", "engine: "} {
 		s = strings.TrimPrefix(s, prefix)
 	}
 	return s

@@ -30,7 +30,7 @@ func TestProblems(t *testing.T) {
 		if p.Status < 400 || p.Title == "" || p.Error() != p.Title {
 			t.Errorf("%s: %+v", code, p)
 		}
-		if p.Temporary() != (kind.status == 503) {
+		if p.Temporary() != (kind.status == 503 || kind.status == 429) {
 			t.Errorf("%s with status %d: Temporary is %v", code, p.Status, p.Temporary())
 		}
 	}
