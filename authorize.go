@@ -26,7 +26,9 @@ type Authorizer interface {
 type AuthorizerFunc func(ctx context.Context, c Credentials) (*Grant, error)
 
 // Authorize calls f.
-func (f AuthorizerFunc) Authorize(ctx context.Context, c Credentials) (*Grant, error) { return f(ctx, c) }
+func (f AuthorizerFunc) Authorize(ctx context.Context, c Credentials) (*Grant, error) {
+	return f(ctx, c)
+}
 
 // Credentials are what a client shows.
 type Credentials struct {

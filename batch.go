@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/pump"
 	"github.com/halley-comet/halley/internal/wire"
 )
 
@@ -122,7 +123,7 @@ func atLine(n int, p *wire.Problem) *wire.Problem {
 }
 
 // publishFrame stores what a WebSocket publishes.
-func (h *Hub) publishFrame(ctx context.Context, raw json.RawMessage) (Cursor, *wire.Problem) {
+func (h *Hub) publishFrame(ctx context.Context, l *pump.Lease, raw json.RawMessage) (Cursor, *wire.Problem) {
 	it, err := parseItem(raw)
 	if err != nil {
 		return Cursor{}, wire.NewProblem(wire.InvalidMessage, "publish: "+err.Error())
@@ -135,11 +136,15 @@ func (h *Hub) publishFrame(ctx context.Context, raw json.RawMessage) (Cursor, *w
 		return Cursor{}, p
 	}
 	b := Batch{Messages: []Message{m}}
+	v := h.holder(l)
+	if p := h.mayAppend(v, b.Messages); p != nil {
+		return Cursor{}, p
+	}
 	if it.Key != nil {
 		if p := checkKey(*it.Key); p != nil {
 			return Cursor{}, p
 		}
-		b.Key, b.Digest = clientKey(*it.Key), digest(b.Messages, false)
+		b.Key, b.Digest = clientKey(v.grant.User, *it.Key), digest(b.Messages, false)
 	}
 	receipt, err := h.append(ctx, b)
 	if err != nil {

@@ -68,8 +68,8 @@ func (h *Hub) mount() string { return strings.TrimSuffix(cmp.Or(h.opts.Path, "/c
 // not as plain as most, or wrong: it is then served, or refused, by ServeHTTP.
 func (h *Hub) plan(r *http.Request, polls *pump.Kind) *front.Plan {
 	header := http.Header{}
-	if h.begin(header, r) != nil {
-		return nil
+	if h.opts.Authorizer != nil || h.begin(header, r) != nil {
+		return nil // an authorizer may have to wait, which a worker must not
 	}
 	switch rest := strings.TrimPrefix(r.URL.Path, h.mount()+"/"); {
 	case rest == "subscribe" && r.Method == http.MethodGet:
@@ -109,7 +109,13 @@ func (h *Hub) planSubscribe(r *http.Request, header http.Header, polls *pump.Kin
 		if h.enter() != nil {
 			return false
 		}
-		prepared.Join(c, channels, h.after(start), r.WebSocketKey)
+		client, p := h.hold(&caller{grant: everything, addr: limited(r.Remote)}, 1)
+		if p != nil {
+			h.leave()
+			return false
+		}
+		prepared.Join(c, channels, h.after(start), r.WebSocketKey, client.held())
+		h.release(client)
 		return true
 	}}
 }
@@ -137,7 +143,7 @@ func (h *Hub) planPublish(r *http.Request, header http.Header) *front.Plan {
 			form.channels = []string{string(r.Channel)}
 		}
 		batch, p := form.batch(h, bytes.Clone(r.Body))
-		if p != nil {
+		if p != nil || h.checkRate(&caller{grant: everything, addr: limited(r.Remote)}, len(batch.Messages)) != nil {
 			return dst, false
 		}
 		receipt, err := log.AppendNow(batch)

@@ -1,6 +1,6 @@
 module github.com/halley-comet/halley
 
-go 1.26
+go 1.26.0
 
 ignore ./client/node_modules
 
@@ -11,6 +11,7 @@ require (
 	github.com/gobwas/ws v1.5.0
 	github.com/rogpeppe/go-internal v1.16.0
 	golang.org/x/sys v0.26.0
+	golang.org/x/time v0.16.0
 	gopkg.in/yaml.v3 v3.0.1
 	pgregory.net/rapid v1.3.0
 )

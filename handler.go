@@ -31,6 +31,9 @@ var endpoints = map[string]endpoint{
 	"publish":   {"POST", (*Hub).servePublish, true},
 	"history":   {"GET, HEAD", (*Hub).serveHistory, true},
 	"info":      {"GET, HEAD", (*Hub).serveInfo, true},
+	"ticket":    {"POST", (*Hub).serveTicket, true},
+	"renew":     {"POST", (*Hub).serveRenew, true},
+	"revoke":    {"POST", (*Hub).serveRevoke, true},
 
 	"client.js":  {"GET, HEAD", serveClient("client.js"), true},
 	"client.mjs": {"GET, HEAD", serveClient("client.mjs"), true},
@@ -133,8 +136,9 @@ func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q, p := h.parseSubscribe(r, form)
+	var c *client
 	if p == nil {
-		p = h.enter()
+		c, p = h.admit(w.Header(), r, form, q)
 	}
 	if p != nil {
 		h.transports.Refuse(w, r, q, p)
@@ -142,11 +146,37 @@ func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
 	}
 	parked := false
 	defer func() {
+		h.release(c)
 		if !parked { // or also if Serve panics
 			h.leave()
 		}
 	}()
-	parked = h.transports.Serve(w, r, q, h.after(q.Start))
+	parked = h.transports.Serve(w, r, q, h.after(q.Start), c.held())
+}
+
+// admit finds out who subscribes and whether that is allowed, and counts the
+// request in.
+func (h *Hub) admit(header http.Header, r *http.Request, form url.Values, q *transport.Request) (*client, *wire.Problem) {
+	v, p := h.authorize(r, form)
+	if p != nil {
+		return nil, p
+	}
+	if p = h.checkTransport(v, q); p != nil {
+		return nil, p
+	}
+	if p = v.grant.maySubscribe(q.Channels); p != nil {
+		return nil, p
+	}
+	if p = h.enter(); p != nil {
+		return nil, p
+	}
+	c, p := h.hold(v, 1)
+	if p != nil {
+		h.leave()
+		return nil, p
+	}
+	h.setCookie(header, r, v)
+	return c, nil
 }
 
 func (h *Hub) parseSubscribe(r *http.Request, form url.Values) (*transport.Request, *wire.Problem) {

@@ -25,6 +25,9 @@ func (h *Hub) serveHistory(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q, p := h.historyQuery(form)
+	if p == nil {
+		p = h.mayRead(r, form, q.Channels)
+	}
 	if p != nil {
 		p.Write(w)
 		return

@@ -27,6 +27,11 @@ type Hub struct {
 	transports *transport.Server
 	origins    originList
 
+	clients clients
+	tickets tickets
+	revoked revocations
+	rates   rates
+
 	draining atomic.Bool
 	// subscribers counts the subscribe requests being served.
 	subscribers atomic.Int64
@@ -60,9 +65,11 @@ func New(e Engine, opts *Options) (*Hub, error) {
 		MultipartLimit: o.MultipartLimit,
 		Boundary:       "comet-" + rand.Text(),
 		Active:         o.ActiveContent,
-		Commands:       transport.Commands{Publish: h.publishFrame, MaxChannels: o.MaxChannels},
-		FrameLimit:     o.MaxMessage/3*4 + 4096, // as base64
-		Gone:           h.leave,
+		Commands: transport.Commands{
+			Publish: h.publishFrame, Subscribe: h.subscribeFrame, Renew: h.renewFrame, MaxChannels: o.MaxChannels,
+		},
+		FrameLimit: o.MaxMessage/3*4 + 4096, // as base64
+		Gone:       h.leave,
 	})
 	return h, nil
 }

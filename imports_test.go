@@ -21,7 +21,7 @@ func TestImports(t *testing.T) {
 		"google.golang.org/protobuf/",
 	}
 	for pkg, allowed := range map[string][]string{
-		".":                    {"/engine", "/internal/front", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/transport", "/internal/wire", "github.com/gobwas/"},
+		".":                    {"/engine", "/internal/front", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/transport", "/internal/wire", "github.com/gobwas/", "golang.org/x/time/rate"},
 		"./engine":             nil,
 		"./engine/memory":      {"/engine", "/engine/internal/bell"},
 		"./engine/disk":        append([]string{"/engine", "/engine/internal/bell"}, pebble...),

@@ -22,7 +22,7 @@ func idempotencyKey(header http.Header) (string, *wire.Problem) {
 	if p := checkKey(values[0]); p != nil {
 		return "", p
 	}
-	return clientKey(values[0]), nil
+	return values[0], nil
 }
 
 func checkKey(key string) *wire.Problem {
@@ -33,8 +33,14 @@ func checkKey(key string) *wire.Problem {
 }
 
 // clientKey keeps clients' keys apart from those of the hub's own program, and
-// once there are users, those of one user from another's.
-func clientKey(key string) string { return "user\x00\x00" + key }
+// those of one user from another's. A user's name has its length before it, so
+// that no two of them can be taken for each other.
+func clientKey(user, key string) string {
+	if user == "" {
+		return "user\x00\x00" + key
+	}
+	return fmt.Sprintf("user\x00%d\x00%s\x00%s", len(user), user, key)
+}
 
 // digest sums up what a publish request asks for, so that a repeat can be told
 // from another request under the same key.

@@ -1,8 +1,11 @@
 package halley
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
+	"math"
+	"net/http"
 	"strings"
 	"time"
 
@@ -59,6 +62,32 @@ type Options struct {
 	// clients are told to come back; default 0, no bound but the files that
 	// the process may open.
 	MaxConnections int
+
+	// Authorizer says what clients may do. Without one, everybody may do
+	// everything.
+	Authorizer Authorizer
+	// TokenCookie is the name of the cookie that a token may be in, and that
+	// the first use of a ticket sets; default "comet-token".
+	TokenCookie string
+	// URLTokens is how long a token in a URL may still last; default 1 minute.
+	// URLs are kept in logs and histories.
+	URLTokens time.Duration
+	// JSONPCookies has jsonp served to who has only a cookie. Any page may load
+	// a script, and older browsers send the cookie with it.
+	JSONPCookies bool
+	// MaxConnectionsPerAddress is how many subscriptions one address may hold
+	// at once, for IPv6 one network of 64 bits; default 1,000. Clients on this
+	// machine have no such bound. Negative for none.
+	MaxConnectionsPerAddress int
+	// MaxConnectionsPerUser is how many subscriptions a user may hold at once
+	// whose grant does not say; default 100. Negative for none.
+	MaxConnectionsPerUser int
+	// PublishRate is how many messages a second a user may publish whose grant
+	// does not say, or the clients of an address that are nobody; default 1,000.
+	// Negative for no bound. PublishBurst is how many at once; default 10 times
+	// as many.
+	PublishRate  float64
+	PublishBurst int
 
 	// Workers is the number of goroutines that bring messages to connections;
 	// default GOMAXPROCS.
@@ -152,6 +181,9 @@ func (o *Options) withDefaults() (Options, error) {
 			return c, fmt.Errorf("halley: Options.%s is %d, over %d", d.name, *d.field, maxSize)
 		}
 	}
+	if err := c.setAccess(); err != nil {
+		return c, err
+	}
 	for i, host := range c.Hosts {
 		if h, ok := originHost("http://" + host); !ok || h != strings.ToLower(host) {
 			return c, fmt.Errorf("halley: Options.Hosts[%d] is %q, not host[:port]", i, host)
@@ -204,4 +236,24 @@ func (o *Options) slowRules() []pump.SlowRule {
 		rules = append(rules, pump.SlowRule{Pattern: r.Pattern, Latest: r.Policy == LatestOnly, Limit: r.Limit})
 	}
 	return rules
+}
+
+// setAccess checks what clients may do, and sets the defaults.
+func (o *Options) setAccess() error {
+	o.TokenCookie = cmp.Or(o.TokenCookie, "comet-token")
+	if (&http.Cookie{Name: o.TokenCookie, Value: "x"}).Valid() != nil {
+		return fmt.Errorf("halley: Options.TokenCookie is %q, not a cookie's name", o.TokenCookie)
+	}
+	o.URLTokens = cmp.Or(o.URLTokens, time.Minute)
+	o.MaxConnectionsPerAddress = cmp.Or(o.MaxConnectionsPerAddress, 1000)
+	o.MaxConnectionsPerUser = cmp.Or(o.MaxConnectionsPerUser, 100)
+	o.PublishRate = cmp.Or(o.PublishRate, 1000)
+	if o.PublishRate > maxSize || math.IsNaN(o.PublishRate) {
+		return fmt.Errorf("halley: Options.PublishRate is %g, over %d", o.PublishRate, maxSize)
+	}
+	if o.PublishBurst < 0 || o.PublishBurst > maxSize {
+		return fmt.Errorf("halley: Options.PublishBurst is %d, not between 0 and %d", o.PublishBurst, maxSize)
+	}
+	o.PublishBurst = cmp.Or(o.PublishBurst, max(1, int(min(10*o.PublishRate, maxSize))))
+	return nil
 }

@@ -57,6 +57,13 @@ func (l *originList) allows(origin, host string) bool {
 		slices.Contains(l.hosts, from) || isLoopback(from)
 }
 
+// lists tells whether pages of an origin are among those that are named: the
+// hub's own, and configured ones. Only they may use a cookie.
+func (l *originList) lists(origin, host string) bool {
+	from, ok := originHost(origin)
+	return ok && (strings.EqualFold(from, host) || slices.Contains(l.origins, strings.ToLower(origin)) || slices.Contains(l.hosts, from))
+}
+
 // isLoopback tells whether host[:port] is a name of this machine alone: no
 // stranger's name server can answer for it.
 func isLoopback(host string) bool {
@@ -108,6 +115,9 @@ func (h *Hub) setCORS(header http.Header, r *http.Request) {
 	}
 	header.Set("Access-Control-Allow-Origin", origin)
 	header.Set("Access-Control-Expose-Headers", "Retry-After")
+	if h.opts.Authorizer != nil && h.origins.lists(origin, r.Host) {
+		header.Set("Access-Control-Allow-Credentials", "true")
+	}
 }
 
 // setPreflight answers what a browser asks before a request.

@@ -55,7 +55,16 @@ func (h *Hub) servePublish(w http.ResponseWriter, r *http.Request) {
 		p.Write(w)
 		return
 	}
+	v, p := h.authorize(r, form.params)
+	if p != nil {
+		p.Write(w)
+		return
+	}
+	form.user = v.grant.User
 	batch, p := form.batch(h, body)
+	if p == nil {
+		p = h.mayAppend(v, batch.Messages)
+	}
 	if p != nil {
 		p.Write(w)
 		return
@@ -92,7 +101,8 @@ type publishForm struct {
 	channels    []string // of params
 	contentType string
 	media       string
-	key         string
+	key         string // the client's, empty if there is none
+	user        string
 	// list tells that the answer is a list of ids, whatever their number.
 	list bool
 }
@@ -129,7 +139,7 @@ func (f *publishForm) batch(h *Hub, body []byte) (b Batch, p *wire.Problem) {
 		b.Messages, p = h.messages(f.channels, Message{Type: f.params.Get("type"), ContentType: f.contentType, Data: body})
 	}
 	if p == nil && f.key != "" {
-		b.Key, b.Digest = f.key, digest(b.Messages, f.list)
+		b.Key, b.Digest = clientKey(f.user, f.key), digest(b.Messages, f.list)
 	}
 	return b, p
 }
@@ -160,6 +170,22 @@ func (h *Hub) messages(channels []string, m Message) ([]Message, *wire.Problem) 
 		list = append(list, m)
 	}
 	return list, nil
+}
+
+// mayAppend tells whether a client may publish messages now.
+func (h *Hub) mayAppend(v *caller, messages []Message) *wire.Problem {
+	if h.opts.Authorizer != nil {
+		last := ""
+		for i := range messages {
+			if name := messages[i].Channel; name != last {
+				if p := v.grant.mayPublish([]string{name}); p != nil {
+					return p
+				}
+				last = name
+			}
+		}
+	}
+	return h.checkRate(v, len(messages))
 }
 
 // checkPublish is checkMessage for clients.

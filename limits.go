@@ -1,0 +1,123 @@
+package halley
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/halley-comet/halley/internal/wire"
+)
+
+// remoteAddr returns the address that a request came from.
+func remoteAddr(r *http.Request) netip.Addr {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr()
+}
+
+// limited returns what the limits of an address go by: for IPv6 the network, as
+// one client has all of it (RFC 6177). This machine has no limits: it returns
+// the zero Addr.
+func limited(a netip.Addr) netip.Addr {
+	a = a.Unmap().WithZone("")
+	switch {
+	case !a.IsValid() || a.IsLoopback():
+		return netip.Addr{}
+	case a.Is6():
+		p, _ := a.Prefix(64) // it has so many bits
+		return p.Addr()
+	}
+	return a
+}
+
+// rates bound how much each client publishes: a token bucket for each user, or
+// for the address of those that are nobody.
+type rates struct {
+	mu      sync.Mutex
+	buckets map[rateKey]*rate.Limiter
+	swept   time.Time
+}
+
+type rateKey struct {
+	user string
+	addr netip.Addr
+}
+
+// maxBuckets is how many clients are told apart. Beyond, those that are new
+// share one bucket.
+const maxBuckets = 100_000
+
+// checkRate tells why a caller may not publish so many messages now.
+func (h *Hub) checkRate(v *caller, n int) *wire.Problem {
+	key := rateKey{user: v.grant.User}
+	if key.user == "" {
+		key.addr = v.addr
+	}
+	perSecond, burst := h.opts.PublishRate, h.opts.PublishBurst
+	if own := v.grant.Limits; own.PublishRate != 0 {
+		perSecond, burst = own.PublishRate, max(own.PublishBurst, int(own.PublishRate), 1)
+	}
+	if perSecond < 0 || key == (rateKey{}) {
+		return nil
+	}
+	now := time.Now()
+	l := h.rates.bucket(key, now, rate.Limit(perSecond), burst)
+	if l.Limit() != rate.Limit(perSecond) || l.Burst() != burst {
+		l.SetLimitAt(now, rate.Limit(perSecond))
+		l.SetBurstAt(now, burst)
+	}
+	reservation := l.ReserveN(now, n)
+	if !reservation.OK() {
+		return wire.NewProblem(wire.TooLarge, fmt.Sprintf("%d messages at once, at most %d", n, burst))
+	}
+	delay := reservation.DelayFrom(now)
+	if delay == 0 {
+		return nil
+	}
+	reservation.CancelAt(now)
+	p := wire.NewProblem(wire.RateLimited, fmt.Sprintf("at most %g messages a second, %d at once", perSecond, burst))
+	p.RetryAfter = comeBack(delay, time.Second)
+	return p
+}
+
+// bucket returns a client's bucket. A new one is full.
+func (rs *rates) bucket(key rateKey, now time.Time, limit rate.Limit, burst int) *rate.Limiter {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if l := rs.buckets[key]; l != nil {
+		return l
+	}
+	if len(rs.buckets) >= maxBuckets {
+		if now.Sub(rs.swept) > time.Second {
+			rs.sweep(now)
+		}
+		if len(rs.buckets) >= maxBuckets {
+			key = rateKey{}
+			if l := rs.buckets[key]; l != nil {
+				return l
+			}
+		}
+	}
+	if rs.buckets == nil {
+		rs.buckets = make(map[rateKey]*rate.Limiter)
+	}
+	l := rate.NewLimiter(limit, burst)
+	rs.buckets[key] = l
+	return l
+}
+
+// sweep forgets the buckets that are full, as new ones are.
+func (rs *rates) sweep(now time.Time) {
+	for key, l := range rs.buckets {
+		if l.TokensAt(now) >= float64(l.Burst()) {
+			delete(rs.buckets, key)
+		}
+	}
+	rs.swept = now
+}

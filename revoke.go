@@ -1,0 +1,176 @@
+package halley
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/halley-comet/halley/internal/wire"
+)
+
+// revokedTime is how long a revocation is remembered, and maxRevoked how many
+// are. A token that lasts longer, and whose user or ID was revoked, is good
+// again after that.
+const (
+	revokedTime = 30 * 24 * time.Hour
+	maxRevoked  = 100_000
+)
+
+// ErrTooMany is returned by Revoke when no more can be remembered.
+var ErrTooMany = errors.New("halley: too many revocations")
+
+// A Revocation takes tokens back.
+type Revocation struct {
+	// User takes back all tokens of a user that were issued until now; ID one
+	// token. One of them is set.
+	User, ID string
+	// Time is when it was made; zero is now.
+	Time time.Time
+}
+
+// revocations are those that are remembered.
+type revocations struct {
+	mu    sync.RWMutex
+	users map[string]time.Time
+	ids   map[string]time.Time
+}
+
+// add remembers a revocation.
+func (rs *revocations) add(r Revocation) error {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.users == nil {
+		rs.users, rs.ids = map[string]time.Time{}, map[string]time.Time{}
+	}
+	if len(rs.users)+len(rs.ids) >= maxRevoked {
+		for _, m := range []map[string]time.Time{rs.users, rs.ids} {
+			for name, at := range m {
+				if time.Since(at) > revokedTime {
+					delete(m, name)
+				}
+			}
+		}
+		if len(rs.users)+len(rs.ids) >= maxRevoked {
+			return ErrTooMany
+		}
+	}
+	if r.User != "" {
+		rs.users[r.User] = r.Time
+	} else {
+		rs.ids[r.ID] = r.Time
+	}
+	return nil
+}
+
+// includes tells whether a grant was revoked.
+func (rs *revocations) includes(g *Grant) bool {
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	if at, ok := rs.ids[g.ID]; ok && g.ID != "" && time.Since(at) < revokedTime {
+		return true
+	}
+	at, ok := rs.users[g.User]
+	// Tokens tell the time in whole seconds (RFC 7519, 2).
+	return ok && g.User != "" && time.Since(at) < revokedTime && !g.Issued.After(at)
+}
+
+// matches tells whether a revocation is of a grant.
+func (r *Revocation) matches(g *Grant) bool {
+	if r.ID != "" {
+		return g.ID == r.ID
+	}
+	return g.User == r.User && !g.Issued.After(r.Time)
+}
+
+// Revoke takes tokens back: connections that are held by them are told and end
+// within a second, and no request is served with them any more. It returns the
+// number of connections. The hub remembers it for 30 days, while it lives:
+// tokens are to be short-lived. Errors wrap ErrInvalid or ErrTooMany.
+func (h *Hub) Revoke(r Revocation) (connections int, err error) {
+	if (r.User == "") == (r.ID == "") {
+		return 0, fmt.Errorf("halley: revoke: %w: one of User and ID is to be set", ErrInvalid)
+	}
+	if r.Time.IsZero() {
+		r.Time = time.Now()
+	}
+	if err := h.revoked.add(r); err != nil {
+		return 0, err
+	}
+	for _, c := range h.clients.find(&r) {
+		connections += c.lease.Len()
+		h.clients.end(c, tokenRevoked())
+	}
+	return connections, nil
+}
+
+// find returns the clients that a revocation is of.
+func (cs *clients) find(r *Revocation) []*client {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	var found []*client
+	for _, c := range cs.all {
+		if r.matches(c.grant) {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+// administer reads the form of a request that is about tokens, and finds out
+// who makes it.
+func (h *Hub) administer(w http.ResponseWriter, r *http.Request) (*caller, url.Values, *wire.Problem) {
+	if p := h.checkOrigin(r); p != nil {
+		return nil, nil, p
+	}
+	if h.opts.Authorizer == nil {
+		return nil, nil, wire.NewProblem(wire.NotFound, "this server has no tokens: it is open to all")
+	}
+	form, p := h.subscribeForm(w, r)
+	if p != nil {
+		return nil, nil, p
+	}
+	v, p := h.authorize(r, form)
+	return v, form, p
+}
+
+// serveRevoke answers POST revoke.
+func (h *Hub) serveRevoke(w http.ResponseWriter, r *http.Request) {
+	v, form, p := h.administer(w, r)
+	if p == nil && (!v.grant.Admin || v.source == inCookie) {
+		p = wire.NewProblem(wire.Forbidden, "only an administrator's token may revoke others")
+	}
+	if p != nil {
+		p.Write(w)
+		return
+	}
+	n, err := h.Revoke(Revocation{User: form.Get("user"), ID: form.Get("jti")})
+	switch {
+	case errors.Is(err, ErrInvalid):
+		wire.NewProblem(wire.InvalidParameter, "one of user and jti is needed").Write(w)
+	case err != nil:
+		h.opts.Logger.Error("halley: a revocation was not taken", "error", err)
+		wire.NewProblem(wire.Internal, "too many revocations are remembered already").Write(w)
+	default:
+		h.writeJSON(w, append(strconv.AppendInt([]byte(`{"connections":`), int64(n), 10), '}'))
+	}
+}
+
+// serveRenew answers POST renew: connections that are held by the token in the
+// parameter old go on under the one of the request.
+func (h *Hub) serveRenew(w http.ResponseWriter, r *http.Request) {
+	v, form, p := h.administer(w, r)
+	if p != nil {
+		p.Write(w)
+		return
+	}
+	n, p := h.clients.renew(form.Get("old"), v)
+	if p != nil {
+		p.Write(w)
+		return
+	}
+	h.writeJSON(w, append(strconv.AppendInt([]byte(`{"connections":`), int64(n), 10), '}'))
+}
