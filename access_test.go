@@ -546,6 +546,24 @@ func TestLimitsPerAddress(t *testing.T) {
 	}
 }
 
+// A server that is open to all takes what clients of others send.
+func TestOpenToAll(t *testing.T) {
+	hub := newHub(t, halley.Options{})
+	w := call(hub, "POST", "/comet/ticket", "", bearer("x"))
+	var got struct{ Ticket string }
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || got.Ticket == "" {
+		t.Fatalf("a ticket: %d %s", w.Code, w.Body)
+	}
+	if w := call(hub, "GET", "/comet/subscribe?channel=a&timeout=0&ticket="+got.Ticket, "", bearer("x")); w.Code != 200 {
+		t.Errorf("subscribe: %d %s", w.Code, w.Body)
+	}
+	for _, path := range []string{"renew", "revoke?user=x"} {
+		if w := call(hub, "POST", "/comet/"+path, "", bearer("x")); w.Code != 404 {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+}
+
 // Keys of users are apart.
 func TestKeysOfUsers(t *testing.T) {
 	_, _, mount := newPeople(t, halley.Options{}, false)

@@ -11,7 +11,8 @@ const budget = JSON.parse(await readFile('package.json', 'utf8')).sizeLimit;
 // those who use the package.
 const internal = /^_[a-z]/;
 
-async function bundle(entry, file, format) {
+/** With a map, the code ends in a comment that names it. */
+async function bundle(entry, file, format, withMap) {
   const name = file.split('/').at(-1);
   const { outputFiles } = await build({
     entryPoints: [entry],
@@ -32,15 +33,15 @@ async function bundle(entry, file, format) {
     // Unsafe is no more than what takes template strings for sums; statements
     // compress better than sequences.
     compress: { passes: 3, unsafe: true, unsafe_arrows: true, sequences: false },
-    sourceMap: { content: map, filename: name, url: `${name}.map`, includeSources: true },
+    sourceMap: withMap && { content: map, filename: name, url: `${name}.map`, includeSources: true },
   });
   await writeFile(file, small.code);
-  await writeFile(`${file}.map`, small.map);
+  if (withMap) await writeFile(`${file}.map`, small.map);
   return small.code;
 }
 
-const module = await bundle('src/index.ts', 'dist/index.js', 'esm');
-const classic = await bundle('src/classic.ts', 'dist/halley.js', 'iife');
+const module = await bundle('src/index.ts', 'dist/index.js', 'esm', false);
+const classic = await bundle('src/classic.ts', 'dist/halley.js', 'iife', true);
 
 // It is small, and left legible; the client is the one beside it. Frameworks
 // that render on the server look for the directive.

@@ -12,7 +12,7 @@ export class HalleyError extends Error {
   /** How long to wait before the next attempt at least, in milliseconds. @internal */
   declare readonly _after: number;
 
-  constructor(message: string, code: string, status = 0, _after = 0) {
+  constructor(message: string, code: string, status = 0, _after?: number) {
     super(message);
     Object.assign(this, { code, status, _after });
   }

@@ -5,6 +5,7 @@ import type { Envelope } from './envelope.js';
 import type { HalleyError } from './error.js';
 import { isFinal, problem } from './problem.js';
 import { transports } from './transports/index.js';
+import type { Upstream } from './transports/transport.js';
 import type { ConnectionState, ConnectOptions, TransportName } from './types.js';
 
 /** What the server tells of itself (protocol, section 18). */
@@ -194,16 +195,22 @@ export const openFeed = (
       if (signal.aborted) return;
       if (token) expire(token);
       watch(stream, Math.max(openTimeout, 4 * took));
-      const target = `${base()}/subscribe`;
+      const mount = base();
+      const target = `${mount}/subscribe`;
       const form = (more?: Record<string, string>): URLSearchParams =>
         new URLSearchParams([
           ...stream._names.map((name) => ['channel', name]),
           ...Object.entries({ transport: wire(name), cursor: at, ...more }),
         ]);
-      const up = {
+      const up: Upstream = {
         _url: target,
         _form: form,
-        _get: (more?: Record<string, string>) => `${target}?${form({ ...more, ...(token && { token }), _: Math.random() as never })}`,
+        _get: async (more?: Record<string, string>) => {
+          // Good for this one URL.
+          const ticket = token && (await ask<object>(`${mount}/ticket`, { ...up, _body: '' }));
+          signal.throwIfAborted();
+          return `${target}?${form({ ...more, ...ticket, _: Math.random() as never })}`;
+        },
         _token: token,
         _cursor: at,
         _heartbeat: stream._heartbeat,
@@ -239,7 +246,7 @@ export const openFeed = (
    */
   const base = (): string => {
     const own = new URL(url);
-    const hosts = info!.hosts.filter((host) => globalThis.document && host !== own.host && host !== own.hostname);
+    const hosts = info!.hosts.filter((host) => globalThis.document && host !== own.host);
     turn ??= (Math.random() * hosts.length) | 0;
     // A host without a port leaves the URL's own.
     own.host = hosts[turn % (hosts.length + 1)] ?? own.host;

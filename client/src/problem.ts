@@ -13,7 +13,8 @@ export const problem = ({ title, detail, code, status: told }: Problem, status =
 
 /**
  * Tells whether the same request would fail again. A refusal without a code of
- * the protocol is not the server's, and may pass.
+ * the protocol is not the server's, and may pass; so may `token-expired`, as
+ * the next attempt has another.
  */
 export const isFinal = (error: unknown): error is HalleyError =>
-  isHalleyError(error) && error.code !== 'unexpected' && /^4(?!29)/.test(error.status as never);
+  isHalleyError(error) && !/^unex|-ex/.test(error.code) && /^4(?!29)/.test(error.status as never);

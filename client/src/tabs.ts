@@ -8,7 +8,7 @@ type Post = News | readonly ['want', Names?] | readonly ['lead'];
 export const unique = (): string => crypto.getRandomValues(new Uint32Array(4)).join('-');
 
 /** Whether tabs can find each other here. Web Locks need a secure context. */
-export const canShare = (): boolean => !!globalThis.navigator?.locks && !!globalThis.BroadcastChannel;
+export const canShare = (): unknown => globalThis.navigator?.locks && globalThis.BroadcastChannel;
 
 /**
  * Shares a feed between all tabs that use the same name. The one that has the

@@ -19,7 +19,7 @@ export class Fake {
   readonly requests: { path: string; form: URLSearchParams; headers: IncomingMessage['headers'] }[] = [];
   epoch = 'e';
   /** In seconds. */
-  heartbeat = 0.2;
+  heartbeat = 0.6;
   fault: Fault = () => {};
   /** What a stream opens with, in place of the cursor it was asked with. */
   opening: (cursor: string) => object[] = (id) => [{ control: 'open', id, heartbeat: this.heartbeat }];
@@ -89,6 +89,9 @@ export class Fake {
     const cursor = form.get('cursor') ?? this.end;
     const mine = ({ channel }: Stored): boolean => form.getAll('channel').some((name) => matches(name, channel));
     switch (path) {
+      case 'ticket':
+        response.end(JSON.stringify({ ticket: 'a ticket', expires: 10 }));
+        return;
       case 'info':
         return void json({
           protocol: 1,

@@ -1,5 +1,5 @@
 /** Only where a page can have frames, and an origin to post to. */
-export const canFrame = (): boolean => !!globalThis.document && location.origin !== 'null';
+export const canFrame = (): unknown => globalThis.document && location.origin !== 'null';
 
 /**
  * Puts a hidden frame into the page until the signal is aborted. Before the

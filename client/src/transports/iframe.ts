@@ -8,9 +8,10 @@ const LIMIT = 2000;
 /** The forever frame: protocol, section 11. */
 export const iframe: Transport = {
   _supported: canFrame,
-  _open: (up) =>
-    new Promise((resolve) => {
-      const element = frame({ src: up._get({ origin: location.origin }), onload: resolve }, up._signal);
+  _open: async (up) => {
+    const src = await up._get({ origin: location.origin });
+    return new Promise((resolve) => {
+      const element = frame({ src, onload: resolve }, up._signal);
       let count = 0;
       addEventListener(
         'message',
@@ -21,5 +22,6 @@ export const iframe: Transport = {
         },
         { signal: up._signal },
       );
-    }),
+    });
+  },
 };

@@ -17,13 +17,13 @@ export const jsonp: Transport = {
     poll(up, async (more) => {
       const name = `halley${++count}`;
       const abort = within(up._signal);
+      // A form leaves nothing in it that HTML would take for a reference.
+      const source = await up._get({ ...more, callback: `parent.${name}` });
       try {
         return await new Promise<Page & Envelope>((resolve, reject) => {
           abort.signal.onabort = reject;
           // The frame's objects have the frame's prototypes.
           callbacks[name] = (answer: Page & Envelope) => resolve(structuredClone(answer));
-          // A form leaves nothing in it that HTML would take for a reference.
-          const source = up._get({ ...more, callback: `parent.${name}` });
           // Loaded, and not called: the script was not the server's.
           frame({ srcdoc: `<script src="${source}"></script>`, onload: reject }, abort.signal);
         });

@@ -3,9 +3,10 @@ import type { Transport } from './transport.js';
 /** Protocol, section 14. Coming back is not left to the browser: they differ, and some give up. */
 export const sse: Transport = {
   _supported: () => globalThis.EventSource,
-  _open: (up) =>
-    new Promise((resolve) => {
-      const source = new EventSource(up._get({ format: 'envelope' }));
+  _open: async (up) => {
+    const url = await up._get({ format: 'envelope' });
+    return new Promise((resolve) => {
+      const source = new EventSource(url);
       for (const control of ['open', 'gap', 'heartbeat', 'skip', 'reconnect', 'error', '']) {
         source.addEventListener(control ? `comet:${control}` : 'message', (event) =>
           up._take(JSON.parse((event as MessageEvent<string>).data)),
@@ -13,5 +14,6 @@ export const sse: Transport = {
       }
       up._signal.onabort = () => source.close();
       source.onerror = resolve;
-    }),
+    });
+  },
 };

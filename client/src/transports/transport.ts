@@ -6,8 +6,8 @@ export interface Upstream {
   readonly _url: string;
   /** The parameters, with some more. The token is not among them. */
   readonly _form: (more?: Record<string, string>) => URLSearchParams;
-  /** The whole URL for a GET, with the token and never the same twice. */
-  readonly _get: (more?: Record<string, string>) => string;
+  /** The whole URL for a GET, with a ticket for the token and never the same twice. */
+  readonly _get: (more?: Record<string, string>) => Promise<string>;
   readonly _token: string | undefined;
   /** Where the stream starts. */
   readonly _cursor: string;
