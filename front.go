@@ -106,7 +106,8 @@ func (h *Hub) planSubscribe(r *http.Request, header http.Header, polls *pump.Kin
 			}
 			channels = []string{name}
 		}
-		if h.enter() != nil {
+		after := h.after(start)
+		if h.enter(q, after) != nil {
 			return false
 		}
 		client, p := h.hold(&caller{grant: everything, addr: limited(r.Remote)}, 1)
@@ -114,7 +115,7 @@ func (h *Hub) planSubscribe(r *http.Request, header http.Header, polls *pump.Kin
 			h.leave()
 			return false
 		}
-		prepared.Join(c, channels, h.after(start), r.WebSocketKey, client.held())
+		prepared.Join(c, channels, after, r.WebSocketKey, client.held())
 		h.release(client)
 		return true
 	}}

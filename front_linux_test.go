@@ -364,6 +364,28 @@ func TestFrontMaxConnections(t *testing.T) {
 	}
 }
 
+// Clients are admitted at the rate that is set in front of the server too.
+func TestFrontAdmitRate(t *testing.T) {
+	s := serveFront(t, newLog(t), halley.Options{AdmitRate: 1}, &http.Server{}, true)
+	stream := s.dial().send(get("/comet/subscribe?channel=a&transport=sse"))
+	if r, _ := stream.response(); r.StatusCode != 200 {
+		t.Fatal(r.Status)
+	}
+	s.subscribed(1)
+	refused := 0
+	for range 20 { // a slow machine may take longer than a second for some
+		c := s.dial().send(get("/comet/subscribe?channel=a&transport=xhr-streaming"))
+		if r, body := c.response(); r.StatusCode == 503 && strings.Contains(body, `"code":"overloaded"`) {
+			refused++
+		}
+		_ = c.Close()
+		s.dial().send(get("/comet/subscribe?channel=a&timeout=0")).want(200, "messages")
+	}
+	if refused == 0 {
+		t.Error("none of 20 clients was refused")
+	}
+}
+
 // What the engine refuses to do at once is tried again, once, by the HTTP
 // server.
 func TestFrontAppendErrors(t *testing.T) {

@@ -137,10 +137,15 @@ func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
 	}
 	q, p := h.parseSubscribe(r, form)
 	var c *client
+	var after Cursor
 	if p == nil {
-		c, p = h.admit(w.Header(), r, form, q)
+		after = h.after(q.Start)
+		c, p = h.admitCaller(w.Header(), r, form, q, after)
 	}
 	if p != nil {
+		if p.Code == wire.Draining {
+			w.Header().Set("Connection", "close") // the next request is for whoever comes after
+		}
 		h.transports.Refuse(w, r, q, p)
 		return
 	}
@@ -151,12 +156,12 @@ func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
 			h.leave()
 		}
 	}()
-	parked = h.transports.Serve(w, r, q, h.after(q.Start), c.held())
+	parked = h.transports.Serve(w, r, q, after, c.held())
 }
 
-// admit finds out who subscribes and whether that is allowed, and counts the
+// admitCaller finds out who subscribes and whether that is allowed, and counts the
 // request in.
-func (h *Hub) admit(header http.Header, r *http.Request, form url.Values, q *transport.Request) (*client, *wire.Problem) {
+func (h *Hub) admitCaller(header http.Header, r *http.Request, form url.Values, q *transport.Request, after Cursor) (*client, *wire.Problem) {
 	v, p := h.authorize(r, form)
 	if p != nil {
 		return nil, p
@@ -167,7 +172,7 @@ func (h *Hub) admit(header http.Header, r *http.Request, form url.Values, q *tra
 	if p = v.grant.maySubscribe(q.Channels); p != nil {
 		return nil, p
 	}
-	if p = h.enter(); p != nil {
+	if p = h.enter(q, after); p != nil {
 		return nil, p
 	}
 	c, p := h.hold(v, 1)

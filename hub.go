@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/internal/pump"
 	"github.com/halley-comet/halley/internal/transport"
@@ -33,6 +35,8 @@ type Hub struct {
 	rates   rates
 
 	draining atomic.Bool
+	drained  atomic.Pointer[time.Time] // when all will have left; nil unless the hub drains
+	admit    *rate.Limiter             // nil if there is no bound
 	// subscribers counts the subscribe requests being served.
 	subscribers atomic.Int64
 
@@ -71,6 +75,9 @@ func New(e Engine, opts *Options) (*Hub, error) {
 		FrameLimit: o.MaxMessage/3*4 + 4096, // as base64
 		Gone:       h.leave,
 	})
+	if n := o.AdmitRate; n > 0 {
+		h.admit = rate.NewLimiter(rate.Limit(n), n)
+	}
 	return h, nil
 }
 
@@ -132,18 +139,32 @@ func (h *Hub) End() Cursor { return h.engine.End() }
 // program included.
 func (h *Hub) Connections() int { return h.pump.Conns() }
 
-// drainSpread is over what time clients are told to come back.
-const drainSpread = 5 * time.Second
+// returnSpread is over what time clients come back at least that a hub has sent
+// away.
+const returnSpread = 5 * time.Second
 
-// Drain tells every client to come back, each after a delay of its own, ends
-// their connections and refuses new ones, and returns when all have ended, or
-// with ctx's error. Publishing goes on. A program calls it before
-// http.Server.Shutdown, which would wait for streams that never end.
+// Drain refuses new subscriptions and ends each of those there are at a time of
+// its own within [Options.DrainWindow], which it shortens to three quarters of
+// the time that ctx gives. Until then a connection gets what is published. Its
+// client is then told to come back, and if it comes to this hub again, to do so
+// once the hub has gone. Drain returns when all have ended, or with ctx's error.
+// Publishing goes on. A program calls it before http.Server.Shutdown, which
+// would wait for streams that never end.
 func (h *Hub) Drain(ctx context.Context) error {
+	window := h.opts.DrainWindow
+	if deadline, ok := ctx.Deadline(); ok {
+		window = max(min(window, time.Until(deadline)*3/4), 0) // who is slow to go needs time too
+	}
+	end := time.Now().Add(window)
+	h.drained.Store(&end)
 	h.draining.Store(true)
-	h.pump.Drain(func() time.Duration {
-		return comeBack(500*time.Millisecond, drainSpread)
+	h.pump.Drain(window, func() time.Duration {
+		return comeBack(500*time.Millisecond, max(returnSpread-window, time.Second))
 	})
+	defer func() {
+		now := time.Now()
+		h.drained.Store(&now)
+	}()
 	select {
 	case <-h.lastLeft():
 		return nil
@@ -166,22 +187,39 @@ func (h *Hub) lastLeft() <-chan struct{} {
 	return h.idle
 }
 
-// enter counts a subscribe request in, leave counts it out. enter tells why it
-// may not be served, which it then does not count.
-func (h *Hub) enter() (p *wire.Problem) {
+// enter counts a subscribe request in, which starts after a position; leave
+// counts it out. enter tells why it may not be served, which it then does not
+// count.
+func (h *Hub) enter(q *transport.Request, after Cursor) (p *wire.Problem) {
 	n := h.subscribers.Add(1)
 	switch {
 	case h.draining.Load():
 		p = wire.NewProblem(wire.Draining, "come back in a moment")
-		p.RetryAfter = comeBack(time.Second, 4*time.Second)
+		p.RetryAfter = comeBack(time.Second, returnSpread-time.Second)
+		if end := h.drained.Load(); end != nil {
+			p.RetryAfter += max(time.Until(*end), 0)
+		}
 	case h.opts.MaxConnections > 0 && n > int64(h.opts.MaxConnections):
 		p = wire.NewProblem(wire.TooManyConns, "come back in a moment")
 		p.RetryAfter = comeBack(2*time.Second, 8*time.Second)
+	case h.admit != nil && !h.goesOn(q, after) && !h.admit.Allow():
+		p = wire.NewProblem(wire.Overloaded, "many clients come at once: come back in a moment")
+		p.RetryAfter = comeBack(time.Second, returnSpread)
 	default:
 		return nil
 	}
 	h.leave() // refusing may take a moment, which is no one else's
 	return p
+}
+
+// goesOn tells of a poll that goes on from what is in memory, as one does that
+// comes back from an answer: to refuse it would take more than to hold it.
+func (h *Hub) goesOn(q *transport.Request, after Cursor) bool {
+	if q.Transport != transport.LongPolling && q.Transport != transport.JSONP {
+		return false
+	}
+	end := h.engine.End()
+	return after.Epoch == end.Epoch && after.Seq+engine.Recent >= end.Seq
 }
 
 func (h *Hub) leave() {

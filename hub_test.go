@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -138,6 +140,8 @@ func TestOptions(t *testing.T) {
 		{halley.Options{MaxChannels: -1}, "Options.MaxChannels"},
 		{halley.Options{MaxConnections: -1}, "Options.MaxConnections"},
 		{halley.Options{Workers: -1}, "Options.Workers"},
+		{halley.Options{DrainWindow: -1}, "Options.DrainWindow"},
+		{halley.Options{AdmitRate: 1<<30 + 1}, "Options.AdmitRate"},
 		{halley.Options{Origins: []string{"https://a.example", "a.example"}}, `Options.Origins[1] is "a.example"`},
 		{halley.Options{Origins: []string{"https://a.example/path"}}, "Options.Origins[0]"},
 		{halley.Options{Origins: []string{"https://user@a.example"}}, "Options.Origins[0]"},
@@ -339,6 +343,148 @@ func upgrade(h http.Header) {
 	h.Set("Upgrade", "websocket")
 	h.Set("Sec-WebSocket-Version", "13")
 	h.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+}
+
+// Clients that come faster than they are let in are told, each in its
+// transport's way, to come at a time of their own. Polls that go on are let in.
+func TestAdmitRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := newHub(t, halley.Options{AdmitRate: 3, PollTimeout: time.Second})
+		id := publish(t, hub, "a", "1")
+		begin := func(query string) *httptest.ResponseRecorder {
+			return call(hub, "GET", "/comet/subscribe?channel=a&"+query, "")
+		}
+		for range 3 {
+			if w := begin("timeout=0&cursor=earliest"); w.Code != 200 {
+				t.Fatalf("at first: %d %s", w.Code, w.Body)
+			}
+		}
+		for _, query := range []string{"timeout=0&cursor=earliest", "cursor=old-1", "transport=xhr-streaming", "transport=multipart"} {
+			w := begin(query)
+			if after := w.Header().Get("Retry-After"); problemOf(t, w).Code != "overloaded" || w.Code != 503 || after < "1" || after > "6" {
+				t.Errorf("%s: %d %s, Retry-After %q", query, w.Code, w.Body, after)
+			}
+		}
+		if w := begin("transport=sse"); w.Code != 200 || !strings.Contains(w.Body.String(), "\nevent: comet:reconnect\n") {
+			t.Errorf("sse: %d %s", w.Code, w.Body)
+		}
+		if w := begin("transport=jsonp&callback=f&cursor=earliest"); w.Code != 200 || !strings.Contains(w.Body.String(), `"code":"overloaded"`) {
+			t.Errorf("jsonp: %d %s", w.Code, w.Body)
+		}
+		for _, query := range []string{"cursor=" + id[0].String(), "", "transport=jsonp&callback=f", "timeout=0"} {
+			if w := begin(query); w.Code != 200 || strings.Contains(w.Body.String(), "error") {
+				t.Errorf("a poll that goes on, %q: %d %s", query, w.Code, w.Body)
+			}
+		}
+		time.Sleep(time.Second)
+		for i := range 4 {
+			if w := begin("timeout=0&cursor=earliest"); (w.Code == 200) != (i < 3) {
+				t.Errorf("a second later, %d: %d %s", i, w.Code, w.Body)
+			}
+		}
+	})
+}
+
+// All clients of a server that was restarted come at once. They are let in at
+// the rate that is set, each after a few tries, and none is left out.
+func TestAdmitAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const clients, rate = 3000, 500
+		hub := newHub(t, halley.Options{AdmitRate: rate})
+		ctx, cancel := context.WithCancel(t.Context())
+		began := time.Now()
+		var mu sync.Mutex
+		var admitted [30]int // by second
+		tries := 0
+		var all sync.WaitGroup
+		for range clients {
+			all.Go(func() {
+				for ctx.Err() == nil {
+					w := httptest.NewRecorder()
+					r := httptest.NewRequest("GET", "/comet/subscribe?channel=a&transport=sse", nil).WithContext(ctx)
+					second := int(time.Since(began).Seconds())
+					hub.ServeHTTP(w, r)
+					mu.Lock()
+					tries++
+					_, delay, refused := strings.Cut(w.Body.String(), `"delay":`)
+					if !refused {
+						admitted[second]++
+					}
+					mu.Unlock()
+					if !refused {
+						return // it was held until the end
+					}
+					var ms int
+					if _, err := fmt.Sscanf(delay, "%d}", &ms); err != nil {
+						t.Errorf("%q: %v", w.Body, err)
+						return
+					}
+					time.Sleep(time.Duration(ms) * time.Millisecond)
+				}
+			})
+		}
+		time.Sleep(29 * time.Second)
+		if n := hub.Connections(); n != clients {
+			t.Errorf("%d of %d are there after 29 s", n, clients)
+		}
+		cancel()
+		all.Wait()
+		most := admitted[0] // with those at once after a pause
+		for _, n := range admitted[1:] {
+			most = max(most, n-rate)
+		}
+		if most > rate+1 || tries > 10*clients {
+			t.Errorf("%v were admitted in each second, after %d tries", admitted, tries)
+		}
+	})
+}
+
+// Who comes to a hub that drains is told to come when it has ended.
+func TestDrainRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const window = 20 * time.Second
+		hub := newHub(t, halley.Options{DrainWindow: window})
+		refused := func() (delay time.Duration) {
+			t.Helper()
+			w := call(hub, "GET", "/comet/subscribe?channel=a", "")
+			after, err := time.ParseDuration(w.Header().Get("Retry-After") + "s")
+			if problemOf(t, w).Code != "draining" || err != nil || w.Header().Get("Connection") != "close" {
+				t.Errorf("%d %s, %v", w.Code, w.Body, w.Header())
+			}
+			return after
+		}
+		var all sync.WaitGroup
+		for range 50 {
+			s, err := hub.Subscribe(t.Context(), halley.SubscribeOptions{Channels: []string{"a"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = s.Close() // it does not count
+			all.Go(func() { call(hub, "GET", "/comet/subscribe?channel=a&transport=sse", "") })
+		}
+		synctest.Wait()
+		began := time.Now()
+		drained := make(chan error)
+		go func() { drained <- hub.Drain(t.Context()) }()
+		for i := range 4 {
+			synctest.Wait()
+			left := window - time.Duration(i)*5*time.Second
+			if d := refused(); d < left+time.Second || d > left+6*time.Second {
+				t.Errorf("%v before the end: come back after %v", left, d)
+			}
+			if n := hub.Connections(); n == 0 || n == 50 && i > 0 {
+				t.Errorf("%v before the end there are %d connections", left, n)
+			}
+			time.Sleep(5 * time.Second)
+		}
+		if err := <-drained; err != nil || time.Since(began) > window+20*time.Millisecond {
+			t.Errorf("drained after %v: %v", time.Since(began), err)
+		}
+		if d := refused(); d > 6*time.Second {
+			t.Errorf("at the end: come back after %v", d)
+		}
+		all.Wait()
+	})
 }
 
 // Drain waits for clients that are slow to go, but not longer than asked.

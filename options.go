@@ -51,6 +51,15 @@ type Options struct {
 	// catch up. They are not for the program's own subscriptions.
 	SlowClients []SlowClientRule
 
+	// DrainWindow is the time over which Drain spreads the ends of connections;
+	// default 5 s, at least 1 ms.
+	DrainWindow time.Duration
+	// AdmitRate is the number of subscriptions a second that may begin, and of
+	// those at once after a pause; others are told to come back at a time of
+	// their own. Polls that go on from where they were are not counted. Default
+	// 5,000; less than 0 is no bound.
+	AdmitRate int
+
 	// MaxMessage is the size of a message's data at most; default 1 MiB.
 	MaxMessage int
 	// MaxBody is the size of a publish request's body at most; default 16 MiB.
@@ -152,6 +161,7 @@ func (o *Options) withDefaults() (Options, error) {
 		{"PollTimeout", &c.PollTimeout, 25 * time.Second, time.Millisecond, time.Minute},
 		{"WriteTimeout", &c.WriteTimeout, 30 * time.Second, time.Millisecond, time.Hour},
 		{"MultipartLimit", &c.MultipartLimit, 5 * time.Minute, time.Millisecond, 24 * time.Hour},
+		{"DrainWindow", &c.DrainWindow, 5 * time.Second, time.Millisecond, time.Hour},
 	} {
 		if *d.field == 0 {
 			*d.field = d.def
@@ -183,6 +193,12 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if err := c.setAccess(); err != nil {
 		return c, err
+	}
+	if c.AdmitRate == 0 {
+		c.AdmitRate = 5000
+	}
+	if c.AdmitRate > maxSize {
+		return c, fmt.Errorf("halley: Options.AdmitRate is %d, over %d", c.AdmitRate, maxSize)
 	}
 	for i, host := range c.Hosts {
 		if h, ok := originHost("http://" + host); !ok || h != strings.ToLower(host) {

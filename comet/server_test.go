@@ -342,7 +342,7 @@ func TestServerDrains(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	hub, err := halley.New(log, nil)
+	hub, err := halley.New(log, &halley.Options{DrainWindow: 100 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

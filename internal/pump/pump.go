@@ -184,11 +184,14 @@ func (p *Pump) nextWorker() *worker { return p.workers[p.next.Add(1)%uint64(len(
 // Conns returns the number of connections.
 func (p *Pump) Conns() int { return int(p.conns.Load()) }
 
-// Drain tells every connection, and each that joins from now on, to come back
-// after a delay of its own, and ends it.
-func (p *Pump) Drain(delay func() time.Duration) {
+// Drain ends every connection, and each that joins from now on, at a time of
+// its own within the window, which begins now. Until then it gets what it would
+// get. It is then told to come back after a delay. A second Drain may make the
+// window shorter, but not longer.
+func (p *Pump) Drain(window time.Duration, delay func() time.Duration) {
+	end := time.Now().Add(window)
 	for _, w := range p.workers {
-		w.inbox.put(command{do: func(w *worker, _ *Conn) { w.drain(delay) }})
+		w.inbox.put(command{do: func(w *worker, _ *Conn) { w.drain(end, delay) }})
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/halley-comet/halley/engine"
@@ -471,7 +472,7 @@ func TestDrain(t *testing.T) {
 	}
 	list := []*pump.Conn{join(false), join(true), join(false)}
 	var mu sync.Mutex
-	p.Drain(func() time.Duration {
+	p.Drain(50*time.Millisecond, func() time.Duration {
 		mu.Lock()
 		defer mu.Unlock()
 		drained++
@@ -505,4 +506,115 @@ func TestDrain(t *testing.T) {
 	if n := p.Conns(); n != 0 {
 		t.Errorf("%d connections left", n)
 	}
+}
+
+// TestDrainWindow shows that connections go one by one over the window, each
+// told so at its own time, and that they get everything until then.
+func TestDrainWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const connections, window = 400, 10 * time.Second
+		p, log := newPump(t, memory.Options{}, pump.Options{Workers: 2, Heartbeat: time.Second})
+		start := log.End()
+		type leave struct {
+			after    time.Duration
+			messages int
+			position engine.Cursor
+			poll     bool
+		}
+		leaves := make(chan leave, connections)
+		var all []*pump.Conn
+		for i := range connections {
+			o := pump.ConnOptions{Kind: &pump.Kind{Poll: i%4 == 0}, Timeout: time.Minute, Channels: []string{"a"}, After: start}
+			if o.Kind.Poll {
+				o.Channels[0] = "quiet"
+			}
+			all = append(all, p.Join(o))
+		}
+		synctest.Wait()
+		began := time.Now()
+		p.Drain(window, func() time.Duration { return time.Since(began) })
+		for i, c := range all {
+			go func() {
+				l := leave{poll: i%4 == 0}
+				for {
+					f, err := c.Next(t.Context())
+					if err != nil {
+						t.Error(err)
+					}
+					for _, it := range f.Items {
+						if it.Message != nil {
+							l.messages++
+						}
+					}
+					if !f.Last {
+						continue
+					}
+					l.after, l.position = time.Since(began), f.Position
+					if n := len(f.Items); !l.poll && (n == 0 || f.Items[n-1].Control == nil || f.Items[n-1].Control.Delay != l.after) {
+						t.Errorf("after %v a stream ended with %+v", l.after, f.Items)
+					}
+					leaves <- l
+					return
+				}
+			}()
+		}
+		var published []engine.Cursor
+		for time.Since(began) < window+100*time.Millisecond {
+			published = append(published, publish(t, log, "a"))
+			time.Sleep(100 * time.Millisecond)
+		}
+		var tenths [10]int
+		for range connections {
+			l := <-leaves
+			tenths[min(int(l.after*10/window), 9)]++
+			if l.after > window+20*time.Millisecond {
+				t.Errorf("one left after %v", l.after)
+			}
+			if due := int(l.position.Seq - start.Seq); !l.poll && l.messages != due {
+				t.Errorf("after %v one had got %d messages of %d", l.after, l.messages, due)
+			}
+			// What was published a while before it left, it got.
+			if due := int((l.after - 50*time.Millisecond) / (100 * time.Millisecond)); !l.poll && l.messages < due {
+				t.Errorf("after %v one had got %d messages, want at least %d", l.after, l.messages, due)
+			}
+		}
+		if slices.Min(tenths[:]) < connections/10/4 || slices.Max(tenths[:]) > connections/10*3 {
+			t.Errorf("%v left in each tenth of the window", tenths)
+		}
+		if late := p.Join(pump.ConnOptions{Kind: &pump.Kind{}, Channels: []string{"a"}, After: start}); true {
+			f, err := late.Next(t.Context())
+			if err != nil || !f.Last {
+				t.Errorf("one that comes after the window: %+v, %v", f, err)
+			}
+		}
+		if n := p.Conns(); n != 0 || len(published) < 100 {
+			t.Errorf("%d connections left, %d published", n, len(published))
+		}
+	})
+}
+
+// TestDrainTwice shows that a second drain makes the first one's window
+// shorter, and not longer.
+func TestDrainTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, log := newPump(t, memory.Options{}, pump.Options{Workers: 1})
+		for _, second := range []time.Duration{time.Hour, time.Second} {
+			c := p.Join(pump.ConnOptions{Kind: &pump.Kind{}, Channels: []string{"a"}, After: log.End()})
+			began := time.Now()
+			for _, window := range []time.Duration{10 * time.Second, second} {
+				p.Drain(window, func() time.Duration { return 1 })
+				synctest.Wait()
+			}
+			for last := false; !last; {
+				f, err := c.Next(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				last = f.Last
+			}
+			if d := time.Since(began); d > min(10*time.Second, second)+20*time.Millisecond {
+				t.Errorf("10 s and then %v: it left after %v", second, d)
+			}
+		}
+	})
 }

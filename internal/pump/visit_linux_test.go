@@ -674,7 +674,7 @@ func TestClose(t *testing.T) {
 		fd, client := tcpPair(t)
 		clients = append(clients, client)
 		if i == 50 {
-			p.Drain(func() time.Duration { return time.Hour })
+			p.Drain(0, func() time.Duration { return time.Hour })
 		}
 		if i%5 == 4 {
 			subscribers++

@@ -136,13 +136,17 @@ func (w *worker) due(c *Conn) {
 		if int32(w.wheel.at-c.touched) >= 0 {
 			w.expire(c)
 		}
-	case c.is(blocked):
-		if silent >= w.patience {
-			w.leave(c)
-			return
-		}
+	case c.is(blocked) && silent >= w.patience:
+		w.leave(c)
+		return
 	case c.limit != 0 && int32(w.wheel.at-c.limit) >= 0:
-		w.end(c, nil)
+		c.limit = 0
+		if w.drained != nil {
+			w.sendAway(c)
+		} else {
+			w.end(c, nil)
+		}
+	case c.is(blocked):
 	case silent >= w.silence:
 		w.heartbeat(c)
 	}
@@ -161,10 +165,10 @@ func (w *worker) keepTime(c *Conn) {
 		if !c.is(expired) {
 			w.wheel.set(c, c.touched)
 		}
-	case c.is(blocked):
-		w.wheel.set(c, c.touched+w.patience)
 	default:
-		if c.is(opened) && !c.kind.Silent {
+		if c.is(blocked) {
+			w.wheel.set(c, c.touched+w.patience)
+		} else if c.is(opened) && !c.kind.Silent {
 			w.wheel.set(c, c.touched+w.silence)
 		}
 		if c.limit != 0 {

@@ -1,6 +1,7 @@
 package pump
 
 import (
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -44,8 +45,9 @@ type worker struct {
 	patience uint32 // ticks in which a client has to take something
 	linger   uint32 // ticks in which a client may close its socket itself
 
-	drained func() time.Duration // set once the pump drains
-	leases  map[*Conn]*Lease
+	leases   map[*Conn]*Lease
+	drained  func() time.Duration // set once the pump drains
+	drainEnd time.Time
 
 	// Buffers used again and again.
 	commands []command
@@ -399,7 +401,7 @@ func (w *worker) join(c *Conn, channels []string, timeout time.Duration) {
 	w.keepTime(c)
 	w.catchUpSoon(c)
 	if w.drained != nil {
-		w.sendAway(c)
+		w.setLeave(c)
 	}
 }
 
@@ -533,11 +535,28 @@ func (w *worker) end(c *Conn, ctrl *wire.Control) {
 	w.catchUpSoon(c)
 }
 
-func (w *worker) drain(delay func() time.Duration) {
-	w.drained = delay
+func (w *worker) drain(end time.Time, delay func() time.Duration) {
+	w.drained, w.drainEnd = delay, end
 	for _, c := range w.conns() {
-		w.sendAway(c)
+		w.setLeave(c)
 	}
+}
+
+// setLeave draws by lot when a connection is to go, in the time that is left.
+func (w *worker) setLeave(c *Conn) {
+	left := w.drainEnd.Sub(w.now)
+	if left <= 0 {
+		w.sendAway(c)
+		return
+	}
+	tick := max(w.wheel.ticks(w.now.Add(rand.N(left))), 1)
+	switch {
+	case c.kind.Poll && int32(c.touched-tick) > 0:
+		c.touched = tick
+	case !c.kind.Poll && (c.limit == 0 || int32(c.limit-tick) > 0):
+		c.limit = tick
+	}
+	w.keepTime(c)
 }
 
 // sendAway tells a stream when to come back. A poll is answered: it comes back
@@ -547,5 +566,5 @@ func (w *worker) sendAway(c *Conn) {
 		w.expire(c)
 		return
 	}
-	w.end(c, &wire.Control{Kind: wire.Reconnect, Delay: w.drained()})
+	w.end(c, &wire.Control{Kind: wire.Reconnect, Delay: w.drained()}) // once there is room
 }

@@ -107,7 +107,7 @@ func TestGoldenProblems(t *testing.T) {
 		InvalidMessage, InvalidKey, InvalidFrame, ForbiddenOrigin, ForbiddenHost, NotFound, MethodNotAllowed,
 		TooLarge, UnsupportedBody, KeyReused, UpgradeRequired, Internal, TooManyConns, Draining, EngineUnavailable,
 		TooSlow, Unauthorized, TokenExpired, TokenRevoked, InvalidTicket, TokenInURL, ForbiddenChannel, Forbidden,
-		AuthUnavailable, RateLimited, ConnectionLimit,
+		AuthUnavailable, RateLimited, ConnectionLimit, Overloaded,
 	} {
 		p := NewProblem(code, "what was wrong: \"x\"")
 		switch code {
@@ -119,7 +119,7 @@ func TestGoldenProblems(t *testing.T) {
 			p.Detail = ""
 		case Draining:
 			p.RetryAfter = 2100 * time.Millisecond // rounded up
-		case TooManyConns, EngineUnavailable, AuthUnavailable, RateLimited, ConnectionLimit:
+		case TooManyConns, EngineUnavailable, AuthUnavailable, RateLimited, ConnectionLimit, Overloaded:
 			p.RetryAfter = 5 * time.Second
 		}
 		w := httptest.NewRecorder()

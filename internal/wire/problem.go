@@ -42,6 +42,7 @@ const (
 	RateLimited       Code = "rate-limited"
 	ConnectionLimit   Code = "connection-limit"
 	TooManyConns      Code = "too-many-connections"
+	Overloaded        Code = "overloaded"
 	TooSlow           Code = "too-slow"
 	Draining          Code = "draining"
 	EngineUnavailable Code = "engine-unavailable"
@@ -96,6 +97,7 @@ var kinds = map[Code]struct {
 	RateLimited:       {429, "The client publishes too much"},
 	ConnectionLimit:   {429, "The client holds as many connections as it may"},
 	TooManyConns:      {503, "The server holds as many connections as it may"},
+	Overloaded:        {503, "The server takes no more clients at this moment"},
 	TooSlow:           {503, "The client fell too far behind"},
 	Draining:          {503, "The server is shutting down"},
 	EngineUnavailable: {503, "The log is not available"},
