@@ -28,6 +28,7 @@ type Hub struct {
 	pump       *pump.Pump
 	transports *transport.Server
 	origins    originList
+	proxies    proxyList
 
 	clients clients
 	tickets tickets
@@ -57,7 +58,11 @@ func New(e Engine, opts *Options) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Hub{engine: e, opts: o, origins: newOriginList(o.Origins, o.Hosts)}
+	proxies, err := newProxyList(o.TrustedProxies)
+	if err != nil {
+		return nil, err
+	}
+	h := &Hub{engine: e, proxies: proxies, opts: o, origins: newOriginList(o.Origins, o.Hosts)}
 	h.pump = pump.New(e, pump.Options{
 		Workers: o.Workers, Heartbeat: o.Heartbeat, WriteTimeout: o.WriteTimeout,
 		NoParking: o.NoParking, NoRing: o.NoIOUring, SlowRules: o.slowRules(), Logger: o.Logger,

@@ -142,6 +142,7 @@ func TestOptions(t *testing.T) {
 		{halley.Options{Workers: -1}, "Options.Workers"},
 		{halley.Options{DrainWindow: -1}, "Options.DrainWindow"},
 		{halley.Options{AdmitRate: 1<<30 + 1}, "Options.AdmitRate"},
+		{halley.Options{TrustedProxies: []string{"10.0.0.1", "10.0.0.0/33"}}, `Options.TrustedProxies[1] is "10.0.0.0/33"`},
 		{halley.Options{Origins: []string{"https://a.example", "a.example"}}, `Options.Origins[1] is "a.example"`},
 		{halley.Options{Origins: []string{"https://a.example/path"}}, "Options.Origins[0]"},
 		{halley.Options{Origins: []string{"https://user@a.example"}}, "Options.Origins[0]"},

@@ -43,6 +43,10 @@ type Options struct {
 	// are none, requests that come in on a loopback address must name a
 	// loopback host: a page of a stranger could reach them under its own name.
 	Hosts []string
+	// TrustedProxies are the addresses, and ranges of them, of the proxies in
+	// front of the hub: "127.0.0.1", "10.0.0.0/8". They are believed whom they
+	// name in X-Forwarded-For or Forwarded as the client; nobody else is.
+	TrustedProxies []string
 	// ActiveContent lists names and patterns of channels whose HTML, SVG and
 	// XML go out by raw multipart; always sandboxed. Default none.
 	ActiveContent []string
