@@ -440,6 +440,52 @@ func TestAdmitAll(t *testing.T) {
 	})
 }
 
+// The streams of a browser share a connection of HTTP/2, and are sent away one
+// by one.
+func TestDrainHTTP2(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const streams, window = 50, 10 * time.Second
+		hub := newHub(t, halley.Options{DrainWindow: window})
+		srv := transporttest.Serve(t, &http.Server{Handler: hub}, transporttest.HTTP2)
+		ends := make(chan time.Duration, streams)
+		var began time.Time
+		for range streams {
+			resp, err := srv.Client.Get(srv.URL + "/comet/subscribe?channel=a&transport=sse")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.ProtoMajor != 2 {
+				t.Fatal(resp.Proto)
+			}
+			go func() {
+				defer resp.Body.Close()
+				body, err := io.ReadAll(resp.Body)
+				if err != nil || !strings.Contains(string(body), "data: 1\n") || !strings.Contains(string(body), "event: comet:reconnect\n") {
+					t.Errorf("a stream was %q, %v", body, err)
+				}
+				ends <- time.Since(began)
+			}()
+		}
+		synctest.Wait()
+		began = time.Now()
+		drained := make(chan error)
+		go func() { drained <- hub.Drain(t.Context()) }()
+		synctest.Wait()
+		publish(t, hub, "a", "1")
+		if err := <-drained; err != nil {
+			t.Error(err)
+		}
+		first, last := window, time.Duration(0)
+		for range streams {
+			d := <-ends
+			first, last = min(first, d), max(last, d)
+		}
+		if first > window/4 || last < window*3/4 || last > window+20*time.Millisecond {
+			t.Errorf("streams ended between %v and %v, want over %v", first, last, window)
+		}
+	})
+}
+
 // Who comes to a hub that drains is told to come when it has ended.
 func TestDrainRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

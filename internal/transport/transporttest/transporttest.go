@@ -45,7 +45,7 @@ func Run(t *testing.T, newEngine New) {
 		{name: "idle", run: testIdle, options: halley.Options{Heartbeat: 10 * time.Minute, WriteTimeout: time.Second, MultipartLimit: time.Hour}},
 		{name: "poll", protocols: []Protocol{HTTP1}, run: testPoll, skip: holds},
 		{name: "padding", run: testPadding},
-		{name: "drain", run: testDrain},
+		{name: "drain", protocols: []Protocol{HTTP1, H2C, HTTP2}, run: testDrain},
 		{name: "close", run: testClose},
 		{name: "limit", run: testLimit, skip: func(v variant) bool { return !v.silent }},
 		{name: "leave", run: testLeave},
