@@ -31,6 +31,10 @@ import (
 // The hub then takes over the connections of its responses, which is not
 // possible without Front.
 //
+// A listener that Front returns may have the method StopAccepting(), for a
+// socket that outlives the server: connections then wait for whoever serves it
+// next, while those that were accepted are still served.
+//
 // Where the server has no time-outs, connections are closed on which nothing
 // comes for 10 s at first, or for 2 minutes after a request. Where connections
 // cannot be parked, Front returns l.

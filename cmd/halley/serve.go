@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/alecthomas/units"
+	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/halley-comet/halley"
 	"github.com/halley-comet/halley/cmd/halley/demo"
@@ -45,7 +47,10 @@ type serveCmd struct {
 	PollTimeout    time.Duration    `default:"25s" env:"HALLEY_POLL_TIMEOUT" help:"How long a poll is held that does not say, up to 60s (${default})." placeholder:"DUR"`
 	WriteTimeout   time.Duration    `default:"30s" env:"HALLEY_WRITE_TIMEOUT" help:"How long a client may leave its connection unread (${default})." placeholder:"DUR"`
 	MultipartLimit time.Duration    `default:"5m" env:"HALLEY_MULTIPART_LIMIT" help:"How long a raw multipart stream lasts (${default})." placeholder:"DUR"`
-	DrainTimeout   time.Duration    `default:"10s" env:"HALLEY_DRAIN_TIMEOUT" help:"How long to wait for clients to leave on SIGTERM (${default})." placeholder:"DUR"`
+	DrainWindow    time.Duration    `default:"5s" env:"HALLEY_DRAIN_WINDOW" help:"Time over which clients are sent away on SIGTERM, each at its own; three quarters of --drain-timeout at most (${default})." placeholder:"DUR"`
+	DrainTimeout   time.Duration    `default:"10s" env:"HALLEY_DRAIN_TIMEOUT" help:"How long clients have to leave on SIGTERM (${default})." placeholder:"DUR"`
+	AdmitRate      int              `default:"5000" env:"HALLEY_ADMIT_RATE" help:"Subscriptions a second that may begin; others are told to come back (${default}); 0 for no bound." placeholder:"N"`
+	TrustedProxies []string         `env:"HALLEY_TRUSTED_PROXIES" help:"Addresses and ranges (10.0.0.0/8) of the proxies that are believed whom they name as the client, in X-Forwarded-For or Forwarded." placeholder:"ADDR"`
 	MaxMessage     units.Base2Bytes `default:"1MiB" env:"HALLEY_MAX_MESSAGE" help:"Data of a message at most (${default})." placeholder:"SIZE"`
 	MaxBody        units.Base2Bytes `default:"16MiB" env:"HALLEY_MAX_BODY" help:"Body of a publish request at most (${default})." placeholder:"SIZE"`
 	MaxChannels    int              `default:"1000" env:"HALLEY_MAX_CHANNELS" help:"Names and patterns of a subscription at most (${default})." placeholder:"N"`
@@ -58,7 +63,13 @@ type serveCmd struct {
 }
 
 // Run serves until SIGTERM or SIGINT, and then drains.
-func (c *serveCmd) Run() error {
+func (c *serveCmd) Run() (err error) {
+	var next *successor
+	defer func() { // once everything is closed
+		if next != nil && err == nil {
+			err = next.run()
+		}
+	}()
 	log, err := c.openEngine()
 	if err != nil {
 		return err
@@ -70,20 +81,25 @@ func (c *serveCmd) Run() error {
 	}
 	defer hub.Close()
 
-	listener, err := net.Listen("tcp", c.Listen)
+	listener, handedOver, err := listen(c.Listen)
 	if err != nil {
 		return err
 	}
 	server := c.newServer(hub)
+	hup, reload := make(chan os.Signal, 1), func() {}
 	scheme := "http"
 	if c.TLSCert != "" || c.TLSKey != "" {
-		cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+		cert, err := loadCertificate(c.TLSCert, c.TLSKey)
 		if err != nil {
 			return fmt.Errorf("--tls-cert and --tls-key: %w", err)
 		}
-		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}}
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
 		scheme = "https"
+		signal.Notify(hup, syscall.SIGHUP)
+		reload = cert.reload
 	}
+	restart := make(chan os.Signal, 1)
+	notifyRestart(restart)
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -100,12 +116,13 @@ func (c *serveCmd) Run() error {
 		}
 	}
 	served := make(chan error, 1)
+	front := hub.Front(server, listener)
 	go func() {
 		if scheme == "https" {
-			served <- server.ServeTLS(hub.Front(server, listener), "", "")
+			served <- server.ServeTLS(front, "", "")
 			return
 		}
-		served <- server.Serve(hub.Front(server, listener))
+		served <- server.Serve(front)
 	}()
 	if addr, ok := listener.Addr().(*net.TCPAddr); ok && !addr.IP.IsLoopback() {
 		slog.Warn("halley: there is no authentication in this version: who reaches this address may publish and subscribe")
@@ -114,24 +131,41 @@ func (c *serveCmd) Run() error {
 		}
 	}
 	fmt.Fprintf(os.Stderr, "halley: ready at %s://%s (%s)\n", scheme, listener.Addr(), c.place())
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // where systemd wants to know
+	for next == nil && ctx.Err() == nil {
+		select {
+		case err := <-served:
+			return err
+		case <-hup:
+			reload()
+		case <-restart:
+			if next, err = succeed(listener); err != nil {
+				slog.Error("halley: this program goes on, as none can follow it", "error", err)
+			}
+		case <-ctx.Done():
+		}
 	}
 	stop() // a second signal ends the program at once
-	return c.drain(hub, server)
+	if !handedOver && next == nil {
+		front = nil // the socket goes with this process
+	}
+	return c.drain(hub, server, front)
 }
 
 // drain lets clients go, each told when to come back, and then the requests
-// that are being answered.
-func (c *serveCmd) drain(hub *halley.Hub, server *http.Server) error {
+// that are being answered. Connections to front, if it is not nil, are for who
+// has its socket next.
+func (c *serveCmd) drain(hub *halley.Hub, server *http.Server, front net.Listener) error {
 	fmt.Fprintln(os.Stderr, "halley: draining")
 	ctx, cancel := context.WithTimeout(context.Background(), c.DrainTimeout)
 	defer cancel()
 	if err := hub.Drain(ctx); err != nil {
 		slog.Warn("halley: connections were cut that did not take their leave in time", "connections", hub.Connections())
 		hub.Close()
+	}
+	if l, ok := front.(interface{ StopAccepting() }); ok {
+		l.StopAccepting()
+		time.Sleep(askTime)
 	}
 	// What is being answered gets a moment of its own.
 	ctx, cancel = context.WithTimeout(context.Background(), shutdownTime)
@@ -142,8 +176,12 @@ func (c *serveCmd) drain(hub *halley.Hub, server *http.Server) error {
 	return nil
 }
 
-// shutdownTime is how long requests may take to be answered at the end.
-const shutdownTime = 3 * time.Second
+// shutdownTime is how long requests may take to be answered at the end, and
+// askTime how long those take to come whose connection was accepted last.
+const (
+	shutdownTime = 3 * time.Second
+	askTime      = 250 * time.Millisecond
+)
 
 func (c *serveCmd) newHub(log engine.Engine) (*halley.Hub, error) {
 	o := &halley.Options{
@@ -158,6 +196,9 @@ func (c *serveCmd) newHub(log engine.Engine) (*halley.Hub, error) {
 		MaxBody:        int(c.MaxBody),
 		MaxChannels:    c.MaxChannels,
 		MaxConnections: c.MaxConnections,
+		DrainWindow:    max(c.DrainWindow, time.Millisecond),
+		AdmitRate:      cmp.Or(c.AdmitRate, -1),
+		TrustedProxies: c.TrustedProxies,
 		NoIOUring:      !c.IOUring,
 		Version:        version(),
 	}

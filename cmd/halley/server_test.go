@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -24,13 +25,19 @@ type server struct {
 	mu     sync.Mutex
 	stderr bytes.Buffer  // guarded by mu
 	read   chan struct{} // closed at the end of stderr
+	ready  atomic.Int32  // how often it was: once more after each restart
 }
 
 // serve starts a server with its log on disk.
 func serve(t *testing.T, dir string, flags ...string) *server {
 	t.Helper()
-	s := &server{t: t, read: make(chan struct{})}
-	s.cmd = exec.Command("halley", append([]string{"serve", "--listen", "127.0.0.1:0", "--data-dir", dir}, flags...)...)
+	return serveBy(t, exec.Command("halley", append([]string{"serve", "--listen", "127.0.0.1:0", "--data-dir", dir}, flags...)...))
+}
+
+// serveBy starts a server by a command.
+func serveBy(t *testing.T, cmd *exec.Cmd) *server {
+	t.Helper()
+	s := &server{t: t, cmd: cmd, read: make(chan struct{})}
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +53,7 @@ func serve(t *testing.T, dir string, flags ...string) *server {
 			s.mu.Lock()
 			s.stderr.WriteString(lines.Text() + "\n")
 			s.mu.Unlock()
-			if m := ready.FindStringSubmatch(lines.Text()); m != nil {
+			if m := ready.FindStringSubmatch(lines.Text()); m != nil && s.ready.Add(1) == 1 {
 				found <- m[1] + "://" + m[2] + "/comet"
 			}
 		}
@@ -140,4 +147,16 @@ func mustRun(t *testing.T, args ...string) (stdout string) {
 		t.Fatalf("halley %s: %v\n%s", strings.Join(args, " "), err, stderr)
 	}
 	return stdout
+}
+
+// patience is how long a test waits for what is to happen.
+const patience = 30 * time.Second
+
+func eventually(t *testing.T, what string, happened func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !happened(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within %v", what, patience)
+		}
+	}
 }

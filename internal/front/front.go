@@ -97,10 +97,7 @@ func New(l net.Listener, o Options) net.Listener {
 	if f.acceptor, err = socket.Listen(tcp); err != nil {
 		return l
 	}
-	f.running.Go(func() {
-		_ = f.acceptor.Run(f.visit) // it ends when it is closed
-		_ = f.foreign.Close()
-	})
+	f.running.Go(func() { _ = f.acceptor.Run(f.visit) }) // it ends when it is closed
 	return f
 }
 
@@ -131,11 +128,18 @@ func (f *Front) Accept() (net.Conn, error) { return f.foreign.Accept() }
 // Addr implements net.Listener.
 func (f *Front) Addr() net.Addr { return f.listener.Addr() }
 
+// StopAccepting leaves further connections to whoever has the socket too. Those
+// that were accepted are served.
+func (f *Front) StopAccepting() {
+	_ = f.acceptor.Close() // a second time it is closed already
+	f.running.Wait()
+}
+
 // Close implements net.Listener. Connections that were accepted stay.
 func (f *Front) Close() error {
-	_ = f.acceptor.Close() // a second time it is closed already
+	f.StopAccepting()
 	err := f.listener.Close()
-	f.running.Wait()
+	_ = f.foreign.Close() // it returns nil
 	return err
 }
 
