@@ -41,6 +41,7 @@ func (w *worker) catchUpSoon(c *Conn) {
 func (w *worker) fallBehind(c *Conn, at engine.Cursor) {
 	c.state = behind
 	c.rarely().cursor = at
+	w.listBehind(c)
 	w.catchUpSoon(c)
 }
 
@@ -167,6 +168,7 @@ func (w *worker) page(c *Conn, page pageRead, err error) {
 		items = append(items, *w.control(c, &wire.Control{Kind: wire.Open, ID: page.Start, Interval: w.pump.opts.Heartbeat}))
 	}
 	if page.Gap {
+		w.counts.gaps++
 		items = append(items, *w.control(c, &wire.Control{Kind: wire.Gap, ID: page.Start}))
 	}
 	if len(items) > 0 {
@@ -204,6 +206,7 @@ func (w *worker) page(c *Conn, page pageRead, err error) {
 		w.catchUpSoon(c)
 		return
 	}
+	w.unlistBehind(c)
 	c.state = live
 	c.off(slow)
 	c.last = page.End.Seq

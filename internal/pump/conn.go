@@ -21,6 +21,8 @@ var ErrTooMany = errors.New("pump: too many channels")
 type Kind struct {
 	// Framing encodes the items; nil leaves their Bytes nil.
 	Framing Framing
+	// Class is what Stats count connections under, below Classes.
+	Class uint8
 	// Poll makes connections that end with their first flush: as soon as there
 	// is a message or a gap, or when their time is over. They get no open
 	// control and no heartbeats.
@@ -180,6 +182,7 @@ type rare struct {
 	ending   *wire.Control
 	over     bool      // it is to end without a control
 	requests []request // wait for room; one for each call in progress
+	links    behindLinks
 
 	// What a parked connection was not sent yet, but should have been.
 	head    []byte // of the response

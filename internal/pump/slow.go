@@ -52,6 +52,7 @@ func (p *Pump) slowRule(channel string) int {
 
 // slowed notes that a connection's client took no more.
 func (w *worker) slowed(c *Conn) {
+	w.counts.slow++
 	if w.pump.slow != nil && !c.kind.Poll && !c.kind.Whole {
 		c.on(slow)
 	}
@@ -246,5 +247,6 @@ func (w *worker) skip(c *Conn, items []Item, page pageRead, i int) []Item {
 		return items
 	}
 	c.sent = page.left[i]
+	w.counts.skips++
 	return append(items, *w.control(c, &wire.Control{Kind: wire.Skip, ID: c.sent}))
 }

@@ -191,11 +191,11 @@ func (w *worker) close() {
 	w.sendQueued() // answers to what was done
 	for _, c := range w.sockets.conns {
 		if c != nil {
-			w.leave(c)
+			w.cut(c, pumpClosed)
 		}
 	}
 	for _, c := range w.conns() { // goroutines', which Next ends
-		w.forget(c)
+		w.forget(c, pumpClosed)
 	}
 	w.sockets.sender.close()
 	if p := w.poller.Swap(nil); p != nil {
@@ -411,9 +411,10 @@ func (w *worker) send(c *Conn, f Flush) {
 		if i == 0 && r != nil && r.offset > 0 {
 			// The rest of what was cut off, if it is still there.
 			if it.Message == nil || it.Message.ID != r.partial || len(it.Bytes) < r.offset {
-				w.leave(c)
+				w.cut(c, restTrimmed)
 				return
 			}
+			w.countsOf(c).Bytes -= uint64(r.offset)
 			it.Bytes, before = it.Bytes[r.offset:], r.offset
 			r.offset = 0
 		} else if prefix != nil && it.Message != nil && len(it.Bytes) > 0 {
@@ -516,6 +517,7 @@ func (w *worker) cutOff(c *Conn, pieces []piece, n int) {
 		m := pieces[i].message
 		at := m.ID
 		at.Seq--
+		w.takenBack(c, pieces[i:], n)
 		w.fallBehind(c, at)
 		c.sent = at
 		if n += pieces[i].before; n > 0 {
@@ -532,7 +534,7 @@ func (w *worker) cutOff(c *Conn, pieces []piece, n int) {
 // boundRest ends a connection for which too much has begun to wait.
 func (w *worker) boundRest(c *Conn) {
 	if r := c.rare; r != nil && len(r.rest) > littleRest && w.sockets.rest > restBytes/len(w.pump.workers) {
-		w.leave(c)
+		w.cut(c, tooMuchWaiting)
 	}
 }
 

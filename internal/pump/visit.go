@@ -16,6 +16,7 @@ func (p *Pump) Visit(kind *Kind, fd int) bool {
 
 func (w *worker) visit(kind *Kind, fd int32) {
 	c := &Conn{worker: w, kind: kind, state: visiting, fd: fd, first: -1}
+	w.counts.visitors++
 	if err := w.watch(c); err != nil {
 		w.pump.opts.Logger.Error("halley: a socket cannot be polled", "error", err)
 		w.leave(c)
@@ -52,6 +53,7 @@ func (c *Conn) Become(kind *Kind) {
 func (c *Conn) Join(o ConnOptions, head []byte) {
 	w := c.worker
 	w.wheel.remove(c)
+	w.counts.visitors--
 	c.kind, c.owner, c.state = o.Kind, o.Owner, behind
 	c.rare = &rare{cursor: o.After, from: o.From, head: head}
 	w.pump.conns.Add(1)
@@ -67,7 +69,7 @@ func (c *Conn) Release() (fd int) {
 	w := c.worker
 	fd = int(c.fd)
 	w.unwatch(c)
-	w.forget(c)
+	w.forget(c, clientLeft)
 	return fd
 }
 
@@ -79,6 +81,7 @@ func (w *worker) revisit(c *Conn) *Conn {
 		flags: c.flags & (watched | input | eof), touched: w.wheel.at,
 	}
 	w.sockets.conns[c.fd] = v
+	w.counts.visitors++
 	c.fd = -1
 	w.keepTime(v)
 	if v.is(input) {

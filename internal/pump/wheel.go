@@ -137,7 +137,7 @@ func (w *worker) due(c *Conn) {
 			w.expire(c)
 		}
 	case c.is(blocked) && silent >= w.patience:
-		w.leave(c)
+		w.cut(c, writeTimeout)
 		return
 	case c.limit != 0 && int32(w.wheel.at-c.limit) >= 0:
 		c.limit = 0

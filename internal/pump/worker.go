@@ -49,6 +49,11 @@ type worker struct {
 	drained  func() time.Duration // set once the pump drains
 	drainEnd time.Time
 
+	counts  counts
+	behind  *Conn // the first of those that are
+	surveys []*survey
+	gone    chan struct{} // closed when the worker has ended
+
 	// Buffers used again and again.
 	commands []command
 	tail     []*engine.Message
@@ -91,6 +96,7 @@ func newWorker(p *Pump, number int) *worker {
 		silence:  max(wheel.span(p.opts.Heartbeat), 4) - 2, // early, so that none waits longer
 		patience: wheel.span(p.opts.WriteTimeout),
 		linger:   wheel.span(linger),
+		gone:     make(chan struct{}),
 		tail:     make([]*engine.Message, 0, tailBatch),
 	}
 	w.inbox.rung = w.wake
@@ -98,6 +104,7 @@ func newWorker(p *Pump, number int) *worker {
 }
 
 func (w *worker) run() {
+	defer close(w.gone)
 	defer w.close()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -143,6 +150,7 @@ func (w *worker) work() bool {
 	busy = w.runFanout() || busy
 	busy = w.runCatchups() || busy
 	w.sendQueued()
+	busy = w.runSurvey() || busy
 	return w.runRevisits() || busy
 }
 
@@ -312,6 +320,7 @@ func (w *worker) flush(c *Conn, items []Item, joined []byte) {
 	case c.slot != nil:
 		w.offer(c, Flush{Items: slices.Clone(items), Position: last})
 	default:
+		w.handed(c, items, joined)
 		w.enqueue(c, items, joined)
 	}
 }
@@ -334,6 +343,7 @@ func pollPage(items []Item) []Item {
 
 // offer hands over a flush, for which there is room.
 func (w *worker) offer(c *Conn, f Flush) {
+	w.handed(c, f.Items, nil)
 	switch {
 	case c.slot != nil:
 		c.slot.flushes <- f
@@ -358,7 +368,7 @@ func (w *worker) finish(c *Conn, f Flush) {
 	}
 	f.Last = true
 	w.offer(c, f)
-	w.forget(c)
+	w.forget(c, c.reason())
 }
 
 // position returns where a connection stands: it has been handed all its
@@ -384,6 +394,8 @@ func (w *worker) join(c *Conn, channels []string, timeout time.Duration) {
 	}
 	w.count++
 	w.index.add(c, channels)
+	w.began(c)
+	w.listBehind(c)
 	switch {
 	case c.kind.Poll && timeout <= 0:
 		c.on(expired)
@@ -406,8 +418,11 @@ func (w *worker) join(c *Conn, channels []string, timeout time.Duration) {
 }
 
 // leave ends a connection that nobody will take flushes from any more.
-func (w *worker) leave(c *Conn) {
-	w.forget(c)
+func (w *worker) leave(c *Conn) { w.cut(c, clientLeft) }
+
+// cut is leave for another reason than that the client has gone.
+func (w *worker) cut(c *Conn, why string) {
+	w.forget(c, why)
 	if c.slot == nil {
 		w.closeSocket(c)
 		return
@@ -417,13 +432,16 @@ func (w *worker) leave(c *Conn) {
 }
 
 // forget lets go of a connection, but for the last flush on its way.
-func (w *worker) forget(c *Conn) {
+func (w *worker) forget(c *Conn, why string) {
 	if c.state == gone {
 		return
 	}
-	if c.state != visiting {
+	if c.state == visiting {
+		w.counts.visitors--
+	} else {
 		w.pump.conns.Add(-1)
 	}
+	w.unlistBehind(c)
 	c.state = gone
 	c.left.Store(true)
 	w.letGo(c)
@@ -433,6 +451,7 @@ func (w *worker) forget(c *Conn) {
 	if c.set != nil {
 		w.index.remove(c)
 		w.count--
+		w.ended(c, why)
 	}
 	if c.slot != nil {
 		close(c.slot.flushes)

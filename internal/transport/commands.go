@@ -95,6 +95,7 @@ func (d *webSocketClient) change(ctx context.Context, add, remove []string, ref 
 }
 
 func (d *webSocketClient) refuse(ctx context.Context, ref []byte, p *wire.Problem) error {
+	d.server.refused(p)
 	return d.conn.Send(ctx, &wire.Control{Kind: wire.Error, Ref: ref, Problem: p})
 }
 

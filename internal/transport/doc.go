@@ -11,11 +11,13 @@ package transport
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/halley-comet/halley/internal/handback"
 	"github.com/halley-comet/halley/internal/pump"
+	"github.com/halley-comet/halley/internal/wire"
 )
 
 // The transports' names on the wire.
@@ -32,13 +34,17 @@ const (
 // Names lists the transports in the order that info gives.
 var Names = []string{WebSocket, SSE, XHRStreaming, Multipart, IFrame, LongPolling, JSONP}
 
+// Class returns what the pump's Stats count a transport's connections under. 0
+// is left for those that have none.
+func Class(transport string) uint8 { return uint8(slices.Index(Names, transport) + 1) }
+
 // A Server serves subscribe requests from a pump. It is made by New.
 type Server struct {
 	Options
 	// kinds are those of streams, by the slots of their framings.
 	kinds      [pump.Slots]*pump.Kind
 	webSockets *pump.Kind
-	held       *pump.Kind
+	held       map[string]*pump.Kind // by transport
 	returned   handback.Listeners
 	tasks      sync.WaitGroup // goroutines that serve what clients have sent
 }
@@ -59,6 +65,9 @@ type Options struct {
 	Boundary string
 	// Active lists the channels whose HTML, SVG and XML go out by raw multipart.
 	Active []string
+	// Refused is called with the problem of each request and of each command of
+	// a client that is refused; nil for nobody.
+	Refused func(*wire.Problem)
 	// Commands serves what WebSocket clients ask for.
 	Commands Commands
 	// Logger takes what an operator should know.
@@ -91,7 +100,8 @@ func New(o Options) *Server {
 		slot := t.framing.Slot()
 		s.kinds[slot], s.kinds[slot+chunkedSlots] = t.kind(), s.parkedKind(t)
 	}
-	s.webSockets, s.held = s.webSocketKind(0), s.heldKind()
+	s.webSockets = s.webSocketKind(0)
+	s.held = map[string]*pump.Kind{LongPolling: s.heldKind(LongPolling), JSONP: s.heldKind(JSONP)}
 	return s
 }
 

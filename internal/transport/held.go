@@ -59,11 +59,11 @@ func (s *Server) parkPoll(conn net.Conn, input []byte, back handback.Func, h htt
 	}
 	if ok {
 		p.fd = fd
-		o.Kind, o.Owner = s.held, p
+		o.Kind, o.Owner = s.held[q.Transport], p
 		s.Pump.Park(o, pump.Socket{FD: fd, Borrowed: true})
 		return true
 	}
-	o.Kind = pollKind
+	o.Kind = pollKinds[q.Transport]
 	c := s.Pump.Join(o)
 	ctx, stop := p.watch()
 	f, err := c.Next(ctx)
@@ -80,8 +80,8 @@ func (s *Server) parkPoll(conn net.Conn, input []byte, back handback.Func, h htt
 }
 
 // heldKind is what polls have in common whose connections are parked.
-func (s *Server) heldKind() *pump.Kind {
-	return &pump.Kind{Framing: envelopes{}, Poll: true, Parked: pump.Parked{
+func (s *Server) heldKind(transport string) *pump.Kind {
+	return &pump.Kind{Framing: envelopes{}, Class: Class(transport), Poll: true, Parked: pump.Parked{
 		Answer: func(c *pump.Conn, f pump.Flush) {
 			p := c.Owner().(*heldPoll)
 			b := p.answer(f)

@@ -21,6 +21,7 @@ func newIFrame(q *Request) *stream {
 		`function _(m){var s=document.currentScript;if(s)s.parentNode.removeChild(s);` + target + `}` +
 		"</script>\n"
 	return &stream{
+		transport:   IFrame,
 		contentType: "text/html; charset=utf-8",
 		framing:     iframe{},
 		header: func(h http.Header) {

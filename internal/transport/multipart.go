@@ -16,6 +16,7 @@ import (
 // part at once, so that a reader knows that it is whole.
 func newMultipart(boundary string) *stream {
 	return &stream{
+		transport:   Multipart,
 		contentType: "multipart/x-mixed-replace; boundary=" + boundary,
 		framing:     multipartEnvelope{boundary},
 		head: func(padding int) []byte {
@@ -73,6 +74,7 @@ func (f multipartEnvelope) appendPart(dst, json []byte, id engine.Cursor, channe
 func newMultipartRaw(boundary string, active []string, limit time.Duration) *stream {
 	f := multipartRaw{boundary, active}
 	return &stream{
+		transport:   Multipart,
 		contentType: "multipart/x-mixed-replace; boundary=" + boundary,
 		framing:     f,
 		header: func(h http.Header) {

@@ -26,7 +26,7 @@ func (envelopes) AppendControl(dst []byte, c *wire.Control) []byte {
 // servePoll holds a request until there is something to answer, or its time
 // is over. It returns true if the request is held without the caller.
 func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o pump.ConnOptions) (parked bool) {
-	o.Kind, o.Timeout = pollKind, q.Timeout
+	o.Kind, o.Timeout = pollKinds[q.Transport], q.Timeout
 	if q.Timeout > 0 && s.mayPark(w, r) { // what is answered at once is not worth it
 		if conn, input, back, err := hijack(w); err == nil {
 			return s.parkPoll(conn, input, back, w.Header(), r, q, o)
@@ -60,8 +60,12 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o
 	return false
 }
 
-// pollKind is what polls have in common that a goroutine answers.
-var pollKind = &pump.Kind{Framing: envelopes{}, Poll: true}
+// pollKinds are what polls of a transport have in common that a goroutine
+// answers.
+var pollKinds = map[string]*pump.Kind{
+	LongPolling: {Framing: envelopes{}, Class: Class(LongPolling), Poll: true},
+	JSONP:       {Framing: envelopes{}, Class: Class(JSONP), Poll: true},
+}
 
 // pollBody returns what a poll is answered with, or why it cannot be.
 func pollBody(q *Request, f pump.Flush) ([]byte, *wire.Problem) {

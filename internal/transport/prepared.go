@@ -47,6 +47,11 @@ func (s *Server) Prepare(r *http.Request, q *Request, h http.Header, polls *pump
 		p.header = string(upgradeHead(h))
 		return p
 	case LongPolling, JSONP:
+		if polls.Class != Class(q.Transport) {
+			kind := *polls
+			kind.Class = Class(q.Transport)
+			p.kind = &kind
+		}
 		h.Set("Content-Type", pollType(q))
 		p.header = HeaderLines(h)
 		return p
@@ -85,7 +90,7 @@ func (p *Prepared) Join(c *pump.Conn, channels []string, after engine.Cursor, ke
 // PreparedPolls returns the kind of polls whose connections become visitors of
 // another kind once they are answered.
 func (s *Server) PreparedPolls(next *pump.Kind) *pump.Kind {
-	return &pump.Kind{Framing: envelopes{}, Poll: true, Next: next, Parked: pump.Parked{
+	return &pump.Kind{Framing: envelopes{}, Class: Class(LongPolling), Poll: true, Next: next, Parked: pump.Parked{
 		Reply: func(c *pump.Conn, f pump.Flush) []byte {
 			s.Gone()
 			return c.Owner().(*Prepared).reply(f)

@@ -43,6 +43,7 @@ func (s *Server) stream(q *Request) *stream {
 // Refuse answers a request that is not served, in the way that its transport
 // can show to the client.
 func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, q *Request, p *wire.Problem) {
+	s.refused(p)
 	reachable := q.Callback != "" || q.Origin != ""
 	switch {
 	case q.Transport == JSONP && reachable:
@@ -58,6 +59,12 @@ func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, q *Request, p *w
 		s.refuseWebSocket(w, r, p)
 	default:
 		p.Write(w)
+	}
+}
+
+func (s *Server) refused(p *wire.Problem) {
+	if s.Options.Refused != nil {
+		s.Options.Refused(p)
 	}
 }
 

@@ -18,6 +18,7 @@ const sseHead = "retry: 2000\n\n"
 // a comment.
 func newSSE(raw bool) *stream {
 	t := &stream{
+		transport:   SSE,
 		contentType: "text/event-stream; charset=utf-8",
 		framing:     sse{},
 		head: func(padding int) []byte {

@@ -14,6 +14,7 @@ import (
 
 // A stream is how a response that is held open is written.
 type stream struct {
+	transport   string
 	contentType string
 	framing     pump.Framing
 	// header sets what else the response's head has; nil for nothing.
@@ -34,7 +35,7 @@ type stream struct {
 
 // kind returns what the stream has in common with others of its transport.
 func (t *stream) kind() *pump.Kind {
-	return &pump.Kind{Framing: t.framing, Silent: t.silent, Limit: t.limit}
+	return &pump.Kind{Framing: t.framing, Class: Class(t.transport), Silent: t.silent, Limit: t.limit}
 }
 
 // serveStream serves a stream until one side ends it, or returns true if it
@@ -47,7 +48,9 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, t *stream, 
 	}
 	if !can[http.Flusher](w) {
 		s.Logger.Error("halley: a handler around the hub buffers responses: it must pass on http.Flusher", "writer", fmt.Sprintf("%T", w))
-		wire.NewProblem(wire.Internal, "the server cannot stream here").Write(w)
+		p := wire.NewProblem(wire.Internal, "the server cannot stream here")
+		s.refused(p)
+		p.Write(w)
 		return false
 	}
 	// The embedder's time-outs are for requests that are answered at once.

@@ -65,7 +65,7 @@ func (s *Server) webSocketKind(padding int) *pump.Kind {
 	if padding == 0 && s.webSockets != nil {
 		return s.webSockets
 	}
-	k := &pump.Kind{Framing: webSocket{}, Parked: pump.Parked{
+	k := &pump.Kind{Framing: webSocket{}, Class: Class(WebSocket), Parked: pump.Parked{
 		Tail: func(c *pump.Conn, last pump.Flush) []byte {
 			client, _ := c.Owner().(*webSocketClient)
 			return client.closeFrame(last)
@@ -185,6 +185,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (c net.Conn, he
 				w.Header().Set("Upgrade", "websocket")
 			}
 		}
+		s.refused(p)
 		p.Write(w)
 		return nil, nil, nil
 	}

@@ -11,6 +11,7 @@ import (
 // for each envelope. Empty lines are padding.
 func newXHRStreaming() *stream {
 	return &stream{
+		transport:   XHRStreaming,
 		contentType: "application/x-ndjson; charset=utf-8",
 		framing:     lines{},
 		head:        func(padding int) []byte { return bytes.Repeat([]byte{'\n'}, padding) },

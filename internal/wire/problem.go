@@ -2,7 +2,9 @@ package wire
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -103,6 +105,9 @@ var kinds = map[Code]struct {
 	EngineUnavailable: {503, "The log is not available"},
 	Internal:          {500, "The server failed"},
 }
+
+// Codes returns all codes.
+func Codes() []Code { return slices.Sorted(maps.Keys(kinds)) }
 
 // NewProblem returns a problem with the code's status and title.
 func NewProblem(code Code, detail string) *Problem {
