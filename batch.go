@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/internal/pump"
@@ -124,6 +125,7 @@ func atLine(n int, p *wire.Problem) *wire.Problem {
 
 // publishFrame stores what a WebSocket publishes.
 func (h *Hub) publishFrame(ctx context.Context, l *pump.Lease, raw json.RawMessage) (Cursor, *wire.Problem) {
+	began := time.Now()
 	it, err := parseItem(raw)
 	if err != nil {
 		return Cursor{}, wire.NewProblem(wire.InvalidMessage, "publish: "+err.Error())
@@ -150,5 +152,6 @@ func (h *Hub) publishFrame(ctx context.Context, l *pump.Lease, raw json.RawMessa
 	if err != nil {
 		return Cursor{}, h.problem(err)
 	}
+	h.meters.publish.observe(time.Since(began))
 	return receipt.First, nil
 }

@@ -143,6 +143,7 @@ func (h *Hub) planPublish(r *http.Request, header http.Header) *front.Plan {
 		if len(r.Body) > h.opts.MaxBody {
 			return dst, false
 		}
+		began := time.Now()
 		form := form
 		if r.Channel != nil {
 			form.channels = []string{string(r.Channel)}
@@ -151,10 +152,14 @@ func (h *Hub) planPublish(r *http.Request, header http.Header) *front.Plan {
 		if p != nil || h.checkRate(&caller{grant: everything, addr: limited(r.Remote)}, len(batch.Messages)) != nil {
 			return dst, false
 		}
+		handed := time.Now()
 		receipt, err := log.AppendNow(batch)
+		h.meters.appended(handed, &batch, &receipt, err)
 		if err != nil {
 			return dst, false
 		}
-		return transport.AppendResponse(dst, lines, form.appendReceipt(nil, receipt)), true
+		dst = transport.AppendResponse(dst, lines, form.appendReceipt(nil, receipt))
+		h.meters.publish.observe(time.Since(began))
+		return dst, true
 	}}
 }

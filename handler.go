@@ -44,12 +44,12 @@ var endpoints = map[string]endpoint{
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	if p := h.begin(header, r); p != nil {
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	e, ok := endpoints[h.endpoint(r)]
 	if !ok {
-		wire.NewProblem(wire.NotFound, fmt.Sprintf("%.100q is not a path of the protocol", r.URL.Path)).Write(w)
+		h.refuse(w, wire.NewProblem(wire.NotFound, fmt.Sprintf("%.100q is not a path of the protocol", r.URL.Path)))
 		return
 	}
 	if r.Method == http.MethodOptions {
@@ -61,7 +61,7 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !allows(e.methods, r.Method) {
 		p := wire.NewProblem(wire.MethodNotAllowed, fmt.Sprintf("%.20q is not allowed here", r.Method))
 		p.Allow = e.methods + ", OPTIONS"
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	if e.answers {
@@ -132,7 +132,7 @@ func cutMount(path, mount string) (rest string, ok bool) {
 func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
 	form, p := h.subscribeForm(w, r)
 	if p != nil {
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	q, p := h.parseSubscribe(r, form)
@@ -240,7 +240,7 @@ func query(r *http.Request) (url.Values, *wire.Problem) {
 
 func (h *Hub) serveInfo(w http.ResponseWriter, r *http.Request) {
 	if _, p := query(r); p != nil {
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	body := append([]byte(nil), `{"protocol":1,"version":`...)

@@ -21,7 +21,7 @@ const (
 func (h *Hub) serveHistory(w http.ResponseWriter, r *http.Request) {
 	form, p := query(r)
 	if p != nil {
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	q, p := h.historyQuery(form)
@@ -29,7 +29,7 @@ func (h *Hub) serveHistory(w http.ResponseWriter, r *http.Request) {
 		p = h.mayRead(r, form, q.Channels)
 	}
 	if p != nil {
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	var page Page
@@ -38,7 +38,7 @@ func (h *Hub) serveHistory(w http.ResponseWriter, r *http.Request) {
 	} else {
 		var err error
 		if page, err = h.engine.Read(r.Context(), q.Query); err != nil {
-			h.problem(err).Write(w)
+			h.refuse(w, h.problem(err))
 			return
 		}
 	}

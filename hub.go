@@ -34,6 +34,7 @@ type Hub struct {
 	tickets tickets
 	revoked revocations
 	rates   rates
+	meters  *meters
 
 	draining atomic.Bool
 	drained  atomic.Pointer[time.Time] // when all will have left; nil unless the hub drains
@@ -62,7 +63,7 @@ func New(e Engine, opts *Options) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Hub{engine: e, proxies: proxies, opts: o, origins: newOriginList(o.Origins, o.Hosts)}
+	h := &Hub{engine: e, proxies: proxies, opts: o, origins: newOriginList(o.Origins, o.Hosts), meters: newMeters()}
 	h.pump = pump.New(e, pump.Options{
 		Workers: o.Workers, Heartbeat: o.Heartbeat, WriteTimeout: o.WriteTimeout,
 		NoParking: o.NoParking, NoRing: o.NoIOUring, SlowRules: o.slowRules(), Logger: o.Logger,
@@ -79,6 +80,7 @@ func New(e Engine, opts *Options) (*Hub, error) {
 		},
 		FrameLimit: o.MaxMessage/3*4 + 4096, // as base64
 		Gone:       h.leave,
+		Refused:    h.meters.refuse,
 	})
 	if n := o.AdmitRate; n > 0 {
 		h.admit = rate.NewLimiter(rate.Limit(n), n)
@@ -110,6 +112,7 @@ func (h *Hub) Publish(ctx context.Context, messages ...Message) ([]Cursor, error
 // and those of HTTP clients are apart. A zero Digest is set from the messages'
 // channels, types, content types and data.
 func (h *Hub) PublishBatch(ctx context.Context, b Batch) (Receipt, error) {
+	began := time.Now()
 	for i := range b.Messages {
 		m := b.Messages[i] // what is checked may be set, and the slice is the caller's
 		if err := h.checkMessage(&m); err != nil {
@@ -122,11 +125,17 @@ func (h *Hub) PublishBatch(ctx context.Context, b Batch) (Receipt, error) {
 			b.Digest = digest(b.Messages, true)
 		}
 	}
-	return h.append(ctx, b)
+	r, err := h.append(ctx, b)
+	if err == nil {
+		h.meters.publish.observe(time.Since(began))
+	}
+	return r, err
 }
 
 func (h *Hub) append(ctx context.Context, b Batch) (Receipt, error) {
+	began := time.Now()
 	r, err := h.engine.Append(ctx, b)
+	h.meters.appended(began, &b, &r, err)
 	if err != nil {
 		return r, fmt.Errorf("halley: publish: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 	"unicode/utf8"
 
 	"github.com/halley-comet/halley/engine"
@@ -47,33 +48,35 @@ func (h *Hub) checkMessage(m *Message) error {
 func (h *Hub) servePublish(w http.ResponseWriter, r *http.Request) {
 	form, p := h.parsePublish(r)
 	if p != nil {
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	body, p := h.readBody(w, r, int64(h.opts.MaxBody))
 	if p != nil {
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	v, p := h.authorize(r, form.params)
 	if p != nil {
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	form.user = v.grant.User
+	began := time.Now()
 	batch, p := form.batch(h, body)
 	if p == nil {
 		p = h.mayAppend(v, batch.Messages)
 	}
 	if p != nil {
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	receipt, err := h.append(r.Context(), batch)
 	if err != nil {
-		h.problem(err).Write(w)
+		h.refuse(w, h.problem(err))
 		return
 	}
+	h.meters.publish.observe(time.Since(began))
 	h.writeJSON(w, form.appendReceipt(nil, receipt))
 }
 

@@ -144,16 +144,16 @@ func (h *Hub) serveRevoke(w http.ResponseWriter, r *http.Request) {
 		p = wire.NewProblem(wire.Forbidden, "only an administrator's token may revoke others")
 	}
 	if p != nil {
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	n, err := h.Revoke(Revocation{User: form.Get("user"), ID: form.Get("jti")})
 	switch {
 	case errors.Is(err, ErrInvalid):
-		wire.NewProblem(wire.InvalidParameter, "one of user and jti is needed").Write(w)
+		h.refuse(w, wire.NewProblem(wire.InvalidParameter, "one of user and jti is needed"))
 	case err != nil:
 		h.opts.Logger.Error("halley: a revocation was not taken", "error", err)
-		wire.NewProblem(wire.Internal, "too many revocations are remembered already").Write(w)
+		h.refuse(w, wire.NewProblem(wire.Internal, "too many revocations are remembered already"))
 	default:
 		h.writeJSON(w, append(strconv.AppendInt([]byte(`{"connections":`), int64(n), 10), '}'))
 	}
@@ -164,12 +164,12 @@ func (h *Hub) serveRevoke(w http.ResponseWriter, r *http.Request) {
 func (h *Hub) serveRenew(w http.ResponseWriter, r *http.Request) {
 	v, form, p := h.administer(w, r)
 	if p != nil {
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	n, p := h.clients.renew(form.Get("old"), v)
 	if p != nil {
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	h.writeJSON(w, append(strconv.AppendInt([]byte(`{"connections":`), int64(n), 10), '}'))

@@ -77,7 +77,7 @@ func (h *Hub) serveTicket(w http.ResponseWriter, r *http.Request) {
 	if h.opts.Authorizer == nil {
 		// Clients are written for servers that have tokens.
 		if p := h.checkOrigin(r); p != nil {
-			p.Write(w)
+			h.refuse(w, p)
 			return
 		}
 		h.writeTicket(w, rand.Text())
@@ -88,14 +88,14 @@ func (h *Hub) serveTicket(w http.ResponseWriter, r *http.Request) {
 		p = wire.NewProblem(wire.Unauthorized, "a ticket is got with a token in the Authorization header")
 	}
 	if p != nil {
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	text, ok := h.tickets.issue(v.token, time.Now())
 	if !ok {
 		p := wire.NewProblem(wire.RateLimited, "too many tickets wait to be used")
 		p.RetryAfter = comeBack(time.Second, ticketTime)
-		p.Write(w)
+		h.refuse(w, p)
 		return
 	}
 	h.writeTicket(w, text)

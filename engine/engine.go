@@ -91,6 +91,13 @@ type Immediate interface {
 	AppendNow(b Batch) (Receipt, error)
 }
 
+// A Stopper is an engine that may stop taking messages for good, as a disk may
+// fail. It is a further interface that an Engine may have.
+type Stopper interface {
+	// Err returns why no messages are taken any more, nil while they are.
+	Err() error
+}
+
 // A Batch is a list of messages that are stored together.
 type Batch struct {
 	// Messages to store, at least one and at most MaxBatch. The engine sets

@@ -69,7 +69,10 @@ type Log struct {
 	backups backups
 }
 
-var _ engine.Engine = (*Log)(nil)
+var (
+	_ engine.Engine  = (*Log)(nil)
+	_ engine.Stopper = (*Log)(nil)
+)
 
 const never = math.MaxInt64
 
@@ -268,6 +271,9 @@ type Stats struct {
 	Newest   uint64 // the sequence of End
 	Disk     uint64 // bytes of all files
 	Format   int    // version of the layout
+	// CompactionDebt estimates the bytes that are to be compacted: it rises
+	// where the disk does not keep up.
+	CompactionDebt uint64
 }
 
 // Stats returns what the log holds now. After Close it returns zeros.
@@ -278,7 +284,9 @@ func (l *Log) Stats() Stats {
 		return Stats{}
 	}
 	s := l.kept.get()
-	s.Newest, s.Disk, s.Format = l.end.Load(), l.db.Metrics().DiskSpaceUsage(), l.format
+	m := l.db.Metrics()
+	s.Newest, s.Disk, s.Format = l.end.Load(), m.DiskSpaceUsage(), l.format
+	s.CompactionDebt = m.Compact.EstimatedDebt
 	return s
 }
 
