@@ -149,6 +149,12 @@ const (
 // maxSize is the highest of any number in Options.
 const maxSize = 1 << 30
 
+// Check reports what is wrong with the options, as New does.
+func (o *Options) Check() error {
+	_, err := o.withDefaults()
+	return err
+}
+
 // withDefaults returns a checked copy. The error names the field at fault.
 func (o *Options) withDefaults() (Options, error) {
 	var c Options
