@@ -14,6 +14,7 @@ import (
 // environment (HALLEY_LISTEN) and in the configuration file (listen).
 type cli struct {
 	Serve       serveCmd       `cmd:"" help:"Run the server."`
+	Check       checkCmd       `cmd:"" help:"Check a configuration, and say what is risky in it."`
 	Log         logCmd         `cmd:"" help:"Look after the log on disk."`
 	Publish     publishCmd     `cmd:"" help:"Publish messages."`
 	Subscribe   subscribeCmd   `cmd:"" help:"Print messages as they come, one envelope a line."`

@@ -184,6 +184,11 @@ const (
 )
 
 func (c *serveCmd) newHub(log engine.Engine) (*halley.Hub, error) {
+	return halley.New(log, c.options())
+}
+
+// options are the settings that are the hub's.
+func (c *serveCmd) options() *halley.Options {
 	o := &halley.Options{
 		Path:           "/comet",
 		Heartbeat:      c.Heartbeat,
@@ -208,7 +213,7 @@ func (c *serveCmd) newHub(log engine.Engine) (*halley.Hub, error) {
 		}
 		o.SlowClients = append(o.SlowClients, p.slowClients())
 	}
-	return halley.New(log, o)
+	return o
 }
 
 func (c *serveCmd) newServer(hub *halley.Hub) *http.Server {

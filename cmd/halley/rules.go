@@ -1,0 +1,165 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/units"
+
+	"github.com/halley-comet/halley/engine"
+)
+
+// A rule tells of a setting that is allowed and has its price.
+type rule struct {
+	level   level
+	setting string // the flag's name
+	// text says what is the matter, and is empty where nothing is.
+	text func(*settings) string
+	// advice says what to do.
+	advice string
+}
+
+// when is the text of a rule that has one alone.
+func when(holds func(*settings) bool, text string) func(*settings) string {
+	return func(s *settings) string {
+		if holds(s) {
+			return text
+		}
+		return ""
+	}
+}
+
+// over is the text of a rule about a number that is large.
+func over[T int | units.Base2Bytes | time.Duration](what string, value func(*settings) T, most T, why string) func(*settings) string {
+	return func(s *settings) string {
+		if v := value(s); v > most {
+			return fmt.Sprintf("%s is %v, %s", what, v, why)
+		}
+		return ""
+	}
+}
+
+// rules are what check looks for, beside what serve refuses. A new setting that
+// can be dangerous gets an entry here.
+var rules = []rule{
+	{danger, "listen", func(s *settings) string {
+		if !s.public() || s.authenticated() {
+			return ""
+		}
+		return "there is no authentication, and " + s.Listen + " is not only for this machine: who reaches it reads and publishes everything"
+	}, "Listen on 127.0.0.1, and let nobody in but through a proxy that asks who it is"},
+	{danger, "origins", when(func(s *settings) bool { return slices.Contains(s.Origins, "*") },
+		`origins has "*": any page that a user of yours looks at may read and publish in that user's place`),
+		"List the origins of your own pages, such as https://app.example.com"},
+	{warning, "origins", func(s *settings) string {
+		for _, o := range s.Origins {
+			if rest, ok := strings.CutPrefix(strings.ToLower(o), "http://"); ok && !strings.HasPrefix(rest, "localhost") && !strings.HasPrefix(rest, "127.") {
+				return "origins has " + o + ", without TLS: whoever is on the way to it can put a page of theirs in its place"
+			}
+		}
+		return ""
+	}, "Serve your pages by https, and list that origin"},
+	{warning, "hosts", when(func(s *settings) bool { return s.public() && len(s.Hosts) == 0 },
+		"there are no hosts: a page of a stranger may reach the server under a name of its own, and is of the same origin then"),
+		"List the names that browsers reach the server by"},
+	{warning, "tls-cert", when(func(s *settings) bool { return s.public() && s.TLSCert == "" },
+		"there is no TLS on an address that others reach: whoever is on the way reads and changes messages, and takes tokens"),
+		"Set tls-cert and tls-key, or listen on 127.0.0.1 behind a proxy that has TLS"},
+	{warning, "demo", when(func(s *settings) bool { return s.public() && s.Demo },
+		"the demo pages are on an address that others reach: they let anyone chat, and block transports"),
+		"Set demo: false"},
+
+	{warning, "max-message", over("max-message", func(s *settings) units.Base2Bytes { return s.MaxMessage }, 16<<20, "and each such message is held whole, and sent to every subscriber"),
+		"Publish where large data is, and not the data"},
+	{warning, "max-body", over("max-body", func(s *settings) units.Base2Bytes { return s.MaxBody }, 128<<20, "and each publisher may have so much of the memory"),
+		"Choose what a batch of yours takes, 16MiB by default"},
+	{note, "max-body", when(func(s *settings) bool { return s.MaxBody > 0 && s.MaxBody < s.MaxMessage },
+		"max-body is below max-message: no message gets as large as that"),
+		"Raise the one or lower the other"},
+	{warning, "max-channels", over("max-channels", func(s *settings) int { return s.MaxChannels }, 100_000, "in a single subscription: a few strangers can have the server look after millions"),
+		"Use patterns, and a limit of what your pages need"},
+	{note, "max-connections", when(func(s *settings) bool { return s.public() && s.MaxConnections == 0 },
+		"max-connections sets no bound: the files that the process may open are the only one"),
+		"Set it to what the machine has memory for, below ulimit -n"},
+	{warning, "write-timeout", over("write-timeout", func(s *settings) time.Duration { return s.WriteTimeout }, 5*time.Minute, "so long a client that takes nothing keeps its connection"),
+		"Choose some seconds; the client comes back and loses nothing"},
+	{note, "multipart-limit", over("multipart-limit", func(s *settings) time.Duration { return s.MultipartLimit }, time.Hour, "so long an <img> keeps its connection, even after its page was left"),
+		"Choose some minutes"},
+
+	{warning, "fsync", when(func(s *settings) bool { return s.Engine == "disk" && s.Fsync == "never" },
+		"fsync is never: a power cut loses messages that publishers were told are kept"),
+		"Choose group, unless they can be published again"},
+	{note, "engine", when(func(s *settings) bool { return s.Engine == "memory" },
+		"the log is in memory: a restart forgets it, and every client is told of a gap"),
+		"Choose engine: disk to keep it"},
+	{warning, "disk-limit", when(func(s *settings) bool { return s.Engine == "disk" && s.DiskLimit == 0 },
+		"disk-limit sets no bound: who may publish can fill the disk, and a full disk stops the log"),
+		"Set it to less than half of what is free"},
+	{warning, "disk-limit", func(s *settings) string {
+		free, ok := freeSpace(s.DataDir)
+		if s.Engine != "disk" || !ok || s.DiskLimit == 0 || exists(s.DataDir) {
+			return "" // what is in the log already has its room
+		}
+		if need := 2*int64(s.DiskLimit) + 400<<20; free < need {
+			return fmt.Sprintf("disk-limit is %v, and the files may take %d MB, but %d MB are free", s.DiskLimit, need>>20, free>>20)
+		}
+		return ""
+	}, "Lower disk-limit, or put data-dir elsewhere: a full disk stops the log"},
+	{warning, "data-dir", func(s *settings) string {
+		dir := absolute(s.DataDir)
+		if s.Engine != "disk" || !under(dir, os.TempDir()) && !under(dir, "/tmp") && !under(dir, "/var/tmp") && !under(dir, "/dev/shm") {
+			return ""
+		}
+		return "data-dir is " + dir + ", where files are removed from time to time"
+	}, "Put it where files stay, such as /var/lib/halley"},
+	{note, "retain-count", when(func(s *settings) bool {
+		return s.RetainCount == 0 && s.RetainBytes == 0 && s.RetainAge == 0
+	}, "a channel keeps everything, so one that is busy takes the room of all others"),
+		"Set one of retain-count, retain-bytes and retain-age"},
+
+	{warning, "heartbeat", over("heartbeat", func(s *settings) time.Duration { return s.Heartbeat }, 55*time.Second, "and many proxies cut what was silent for 60s"),
+		"Choose 25s"},
+	{note, "heartbeat", when(func(s *settings) bool { return s.Heartbeat > 0 && s.Heartbeat < 5*time.Second },
+		"heartbeat is short: each idle client is written to so often"),
+		"Choose 25s, unless clients must know sooner that a stream is dead"},
+	{warning, "poll-timeout", over("poll-timeout", func(s *settings) time.Duration { return s.PollTimeout }, 55*time.Second, "and many proxies cut what was silent for 60s"),
+		"Choose 25s"},
+	{warning, "drain-timeout", over("drain-timeout", func(s *settings) time.Duration { return s.DrainTimeout }, 80*time.Second, "and systemd kills a service after 90s unless it is told otherwise"),
+		"Lower it, or raise TimeoutStopSec"},
+	{warning, "drain-timeout", when(func(s *settings) bool { return s.DrainTimeout == 0 },
+		"drain-timeout gives clients no time to take their leave: they come back all at once"),
+		"Choose 10s"},
+}
+
+// checkPolicies looks at the policies of channels, which are in no flag.
+func (s *settings) checkPolicies() {
+	for _, p := range s.policies {
+		if !p.ActiveContent {
+			continue
+		}
+		l := note
+		if _, kind := engine.SplitPattern(p.Pattern); kind == engine.Below {
+			l = warning
+		}
+		s.find(l, s.at("channels", p.at), "active-content lets HTML, SVG and XML of "+p.Pattern+" out as they were published, sandboxed, but in the server's origin",
+			"Keep it to few channels, that only your own programs publish to")
+	}
+}
+
+// authenticated tells whether the server asks who comes.
+func (s *settings) authenticated() bool { return false }
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// under tells whether a path is in a directory.
+func under(path, dir string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
