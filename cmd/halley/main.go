@@ -19,6 +19,7 @@ type cli struct {
 	Publish     publishCmd     `cmd:"" help:"Publish messages."`
 	Subscribe   subscribeCmd   `cmd:"" help:"Print messages as they come, one envelope a line."`
 	Conformance conformanceCmd `cmd:"" help:"Test a server of the protocol over the wire."`
+	Doctor      doctorCmd      `cmd:"" help:"Try every transport through whatever stands between, and say what to mend."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 }
 
