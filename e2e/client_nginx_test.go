@@ -15,7 +15,7 @@ import (
 	"github.com/halley-comet/halley/e2e/process"
 )
 
-// nginxConfig buffers and overrules what the server asks of it. It passes no
+// nginxConfig is one that does no more than pass requests on. It passes no
 // upgrade, as nginx does unless told to.
 const nginxConfig = `
 daemon off;
@@ -36,8 +36,6 @@ http {
 		location / {
 			proxy_pass http://%[3]s;
 			proxy_set_header Host $http_host;
-			proxy_buffering on;
-			proxy_ignore_headers X-Accel-Buffering;
 			%[4]s
 		}
 	}
@@ -47,8 +45,11 @@ http {
 // websockets is what nginx needs to pass an upgrade.
 const websockets = `proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";`
 
-// nginx starts one before the server of a site and returns its address.
-func (s *site) nginx(t *testing.T, more string) string {
+// buffering has nginx buffer, and overrule what the server asks of it.
+const buffering = `proxy_buffering on; proxy_ignore_headers X-Accel-Buffering; `
+
+// startNginx starts one before a server and returns its address.
+func startNginx(t *testing.T, server, more string) string {
 	t.Helper()
 	program, err := exec.LookPath("nginx")
 	if err != nil {
@@ -64,7 +65,7 @@ func (s *site) nginx(t *testing.T, more string) string {
 	address := listener.Addr().String()
 	listener.Close()
 	file := filepath.Join(folder, "nginx.conf")
-	config := fmt.Sprintf(nginxConfig, folder, address, s.server.address, more)
+	config := fmt.Sprintf(nginxConfig, folder, address, server, more)
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +126,7 @@ func (s *site) behindNginx(p place, config string, transports []string, want str
 		lately = 2 * time.Second // for what is published from then on
 		watch  = 3 * time.Second
 	)
-	mount := "http://" + s.nginx(s.t, config) + "/comet"
+	mount := "http://" + startNginx(s.t, s.server.address, buffering+config) + "/comet"
 	tr := &traffic{site: s, channels: []string{"nginx/" + strconv.FormatInt(time.Now().UnixNano(), 36)}}
 	began := time.Now()
 	r := s.record(p, recording{Name: "client", Mount: mount, Transports: transports, Channels: tr.channels,
