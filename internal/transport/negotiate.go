@@ -53,7 +53,7 @@ func quality(params string) float64 {
 			continue
 		}
 		q, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-		if err != nil || q < 0 || q > 1 {
+		if err != nil || !(q >= 0 && q <= 1) { // which NaN is not either
 			return 0
 		}
 		return q

@@ -2,6 +2,8 @@ package transport
 
 import (
 	"net/http"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -45,4 +47,60 @@ func TestNegotiate(t *testing.T) {
 			t.Errorf("Accept %q and an upgrade: got %s", c.accept, got)
 		}
 	}
+}
+
+// What is chosen is what Accept has with the highest weight, however the header
+// is written.
+func FuzzNegotiate(f *testing.F) {
+	for _, accept := range []string{
+		"", "*/*", "text/event-stream", "TEXT/Event-Stream;charset=utf-8", "application/x-ndjson;q=0.5, multipart/x-mixed-replace;q=0.4",
+		"text/event-stream;q=0, application/x-ndjson;q=0.001", "text/event-stream; v=1; Q=0.2, application/x-ndjson; q=0.3", ",,;,", "text/event-stream;q=NaN",
+		"text/event-stream;q=0x1p-2, */*;q=0.2", "application/x-ndjson;q=1e0", "text/event-stream;q=+1",
+	} {
+		f.Add(accept)
+	}
+	f.Fuzz(func(t *testing.T, accept string) {
+		got := negotiate(http.Header{"Accept": {accept}})
+		elements := strings.Split(accept, ",")
+		slices.Reverse(elements)
+		for _, same := range [][]string{
+			{strings.ToUpper(accept)}, elements, {strings.Join(elements, " ,\t")}, {accept, "text/event-stream;q=0", "application/x-ndjson; q=x"}, {"", accept},
+		} {
+			// Letters whose case another letter shares are in no media type.
+			if strings.ToLower(same[0]) != strings.ToLower(accept) && len(same) == 1 && !strings.Contains(same[0], " ,\t") {
+				continue
+			}
+			if other := negotiate(http.Header{"Accept": same}); other != got {
+				t.Errorf("%q: got %s, and %s of %q", accept, got, other, same)
+			}
+		}
+		weights := map[string]float64{}
+		for _, e := range elements {
+			media, params, _ := strings.Cut(e, ";")
+			name := LongPolling
+			switch strings.ToLower(strings.TrimSpace(media)) {
+			case "":
+				continue
+			case "text/event-stream":
+				name = SSE
+			case "multipart/x-mixed-replace":
+				name = Multipart
+			case "application/x-ndjson":
+				name = XHRStreaming
+			}
+			q := quality(params)
+			if !(q >= 0 && q <= 1) {
+				t.Errorf("%q has weight %v", e, q)
+			}
+			weights[name] = max(weights[name], q)
+		}
+		for name, q := range weights {
+			if q > weights[got] {
+				t.Errorf("%q: got %s of weight %v, and %s has %v", accept, got, weights[got], name, q)
+			}
+		}
+		if got != LongPolling && weights[got] == 0 {
+			t.Errorf("%q: got %s, which it does not want", accept, got)
+		}
+	})
 }
