@@ -50,7 +50,7 @@ type caller struct {
 // authorize finds out who makes a request. The form is its parameters, those of
 // its body included.
 func (h *Hub) authorize(r *http.Request, form url.Values) (*caller, *wire.Problem) {
-	v := &caller{grant: everything, addr: limited(remoteAddr(r))}
+	v := &caller{grant: everything, addr: limited(h.clientAddress(r))}
 	if h.opts.Authorizer == nil {
 		return v, nil
 	}

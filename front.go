@@ -72,6 +72,9 @@ func (h *Hub) mount() string { return strings.TrimSuffix(cmp.Or(h.opts.Path, "/c
 // not as plain as most, or wrong: it is then served, or refused, by ServeHTTP.
 func (h *Hub) plan(r *http.Request, polls *pump.Kind) *front.Plan {
 	header := http.Header{}
+	if len(h.opts.TrustedProxies) > 0 && (r.Header["X-Forwarded-For"] != nil || r.Header["Forwarded"] != nil) {
+		return nil // it is a proxy's, and each may be another client's
+	}
 	if h.opts.Authorizer != nil || h.begin(header, r) != nil {
 		return nil // an authorizer may have to wait, which a worker must not
 	}

@@ -391,7 +391,7 @@ func TestAdmitRate(t *testing.T) {
 func TestAdmitAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const clients, rate = 3000, 500
-		hub := newHub(t, halley.Options{AdmitRate: rate})
+		hub := newHub(t, halley.Options{AdmitRate: rate, MaxConnectionsPerAddress: -1})
 		ctx, cancel := context.WithCancel(t.Context())
 		began := time.Now()
 		var mu sync.Mutex

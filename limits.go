@@ -2,7 +2,6 @@ package halley
 
 import (
 	"fmt"
-	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -11,15 +10,6 @@ import (
 
 	"github.com/halley-comet/halley/internal/wire"
 )
-
-// remoteAddr returns the address that a request came from.
-func remoteAddr(r *http.Request) netip.Addr {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return ap.Addr()
-}
 
 // limited returns what the limits of an address go by: for IPv6 the network, as
 // one client has all of it (RFC 6177). This machine has no limits: it returns

@@ -67,7 +67,7 @@ func TestClientMemory(t *testing.T) {
 				s.check([]*recorder{r}, sent)
 				t.Logf("%s, %s: %d messages in %v; heap %+.1f MB, processes %+.0f MB, and %+.0f MB %v later; opened %v", s.name, transport, total,
 					took.Round(100*time.Millisecond), megabytes(heapAfter-heap), megabytes(highest-process), megabytes(processAfter-process),
-					(time.Since(began)-took).Round(time.Second), r.state().Opened)
+					(time.Since(began) - took).Round(time.Second), r.state().Opened)
 				if heapAfter-heap > heapBound {
 					t.Errorf("the heap grew by %.1f MB, want %.1f at most", megabytes(heapAfter-heap), megabytes(heapBound))
 				}

@@ -50,8 +50,36 @@ var rules = []rule{
 		if !s.public() || s.authenticated() {
 			return ""
 		}
-		return "there is no authentication, and " + s.Listen + " is not only for this machine: who reaches it reads and publishes everything"
-	}, "Listen on 127.0.0.1, and let nobody in but through a proxy that asks who it is"},
+		text := "there is no authentication, and " + s.Listen + " is not only for this machine: "
+		if s.Open {
+			return text + "who reaches it reads and publishes everything"
+		}
+		return text + "serve will not start"
+	}, "Set an auth- setting or anonymous rights; or listen on 127.0.0.1, and let nobody in but through a proxy that asks who it is"},
+	{danger, "anonymous-publish", when(func(s *settings) bool { return s.public() && slices.Contains(s.AnonymousPublish, "**") },
+		`anonymous-publish has "**": strangers may write to every channel`),
+		"Name the channels that strangers may write to"},
+	{warning, "anonymous-subscribe", when(func(s *settings) bool { return s.public() && slices.Contains(s.AnonymousSubscribe, "**") },
+		`anonymous-subscribe has "**": strangers may read every channel`),
+		"Name the channels that are public"},
+	{warning, "url-tokens", over("url-tokens", func(s *settings) time.Duration { return s.URLTokens }, 5*time.Minute, "and URLs are kept in logs and histories, from where a token can be used for so long"),
+		"Choose 1m, and have clients use tickets"},
+	{warning, "jsonp-cookies", when(func(s *settings) bool { return s.JSONPCookies },
+		"jsonp is served to cookies: a page of a stranger's may load a script in the place of your user"),
+		"Leave it off: the client uses tickets"},
+	{warning, "auth-audience", when(func(s *settings) bool { return s.AuthJWKS != "" && len(s.AuthAudience) == 0 },
+		"there is no auth-audience: tokens that the same keys have signed for other services are good here, too"),
+		"Set it to what your tokens have as aud"},
+	{danger, "auth-jwks", when(func(s *settings) bool { return strings.HasPrefix(s.AuthJWKS, "http://") },
+		"auth-jwks is without TLS: whoever is on the way to it can sign tokens"),
+		"Take the keys by https"},
+	{danger, "auth-secret-file", func(s *settings) string {
+		info, err := os.Stat(s.AuthSecretFile)
+		if s.AuthSecretFile == "" || err != nil || info.Mode().Perm()&0o077 == 0 {
+			return ""
+		}
+		return "others than its owner may read " + s.AuthSecretFile + ", and make tokens with it"
+	}, "Set its mode to 0600"},
 	{danger, "origins", when(func(s *settings) bool { return slices.Contains(s.Origins, "*") },
 		`origins has "*": any page that a user of yours looks at may read and publish in that user's place`),
 		"List the origins of your own pages, such as https://app.example.com"},
@@ -151,7 +179,7 @@ func (s *settings) checkPolicies() {
 }
 
 // authenticated tells whether the server asks who comes.
-func (s *settings) authenticated() bool { return false }
+func (s *settings) authenticated() bool { return s.decided() && !s.Open }
 
 func exists(path string) bool {
 	_, err := os.Stat(path)

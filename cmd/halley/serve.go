@@ -20,7 +20,6 @@ import (
 
 	"github.com/halley-comet/halley"
 	"github.com/halley-comet/halley/cmd/halley/demo"
-	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/engine/disk"
 )
 
@@ -59,6 +58,8 @@ type serveCmd struct {
 	Origins        []string         `env:"HALLEY_ORIGINS" help:"Web origins whose pages may use the server, beside its own and loopback; * for all." placeholder:"ORIGIN"`
 	Hosts          []string         `env:"HALLEY_HOSTS" help:"Host names that browsers reach the server by; others are refused." placeholder:"HOST"`
 
+	access
+
 	policies []policy // from the file
 }
 
@@ -75,7 +76,16 @@ func (c *serveCmd) Run() (err error) {
 		return err
 	}
 	defer log.Close()
-	hub, err := c.newHub(log)
+	options := c.options()
+	authorizer, closer, err := c.authorizer()
+	if err != nil {
+		return err
+	}
+	if closer != nil {
+		defer closer.Close()
+	}
+	options.Authorizer = authorizer
+	hub, err := halley.New(log, options)
 	if err != nil {
 		return err
 	}
@@ -83,6 +93,9 @@ func (c *serveCmd) Run() (err error) {
 
 	listener, handedOver, err := listen(c.Listen)
 	if err != nil {
+		return err
+	}
+	if err := c.access.check(listener.Addr()); err != nil {
 		return err
 	}
 	server := c.newServer(hub)
@@ -125,7 +138,6 @@ func (c *serveCmd) Run() (err error) {
 		served <- server.Serve(front)
 	}()
 	if addr, ok := listener.Addr().(*net.TCPAddr); ok && !addr.IP.IsLoopback() {
-		slog.Warn("halley: there is no authentication in this version: who reaches this address may publish and subscribe")
 		if len(c.Hosts) == 0 {
 			slog.Warn("halley: without --hosts, pages of strangers may reach this address under a name of their own")
 		}
@@ -183,10 +195,6 @@ const (
 	askTime      = 250 * time.Millisecond
 )
 
-func (c *serveCmd) newHub(log engine.Engine) (*halley.Hub, error) {
-	return halley.New(log, c.options())
-}
-
 // options are the settings that are the hub's.
 func (c *serveCmd) options() *halley.Options {
 	o := &halley.Options{
@@ -207,6 +215,7 @@ func (c *serveCmd) options() *halley.Options {
 		NoIOUring:      !c.IOUring,
 		Version:        version(),
 	}
+	c.access.set(o)
 	for _, p := range c.policies {
 		if p.ActiveContent {
 			o.ActiveContent = append(o.ActiveContent, p.Pattern)
