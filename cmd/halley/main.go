@@ -16,6 +16,7 @@ type cli struct {
 	Serve       serveCmd       `cmd:"" help:"Run the server."`
 	Check       checkCmd       `cmd:"" help:"Check a configuration, and say what is risky in it."`
 	Log         logCmd         `cmd:"" help:"Look after the log on disk."`
+	Token       tokenCmd       `cmd:"" help:"Make and inspect tokens."`
 	Publish     publishCmd     `cmd:"" help:"Publish messages."`
 	Subscribe   subscribeCmd   `cmd:"" help:"Print messages as they come, one envelope a line."`
 	Conformance conformanceCmd `cmd:"" help:"Test a server of the protocol over the wire."`
