@@ -22,6 +22,7 @@ func TestImports(t *testing.T) {
 	}
 	for pkg, allowed := range map[string][]string{
 		".":                    {"/engine", "/internal/front", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/transport", "/internal/wire", "github.com/gobwas/", "golang.org/x/time/rate"},
+		"./auth":               {"", "/client", "/engine", "/internal/front", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/transport", "/internal/wire", "github.com/gobwas/", "github.com/golang-jwt/", "github.com/MicahParks/", "github.com/hashicorp/golang-lru/", "golang.org/x/sync/singleflight", "golang.org/x/time/rate"},
 		"./engine":             nil,
 		"./engine/memory":      {"/engine", "/engine/internal/bell"},
 		"./engine/disk":        append([]string{"/engine", "/engine/internal/bell"}, pebble...),

@@ -101,7 +101,7 @@ var _ halley.Authorizer = (*JWT)(nil)
 func NewJWT(o JWTOptions) (*JWT, error) {
 	j := &JWT{options: o}
 	if err := j.setOptions(); err != nil {
-		return nil, fmt.Errorf("auth: JWTOptions.%w", err)
+		return nil, fmt.Errorf("auth: JWTOptions%w", err)
 	}
 	parse := []jwt.ParserOption{
 		jwt.WithValidMethods(j.methods()), jwt.WithStrictDecoding(),
@@ -122,7 +122,7 @@ func NewJWT(o JWTOptions) (*JWT, error) {
 }
 
 // setOptions checks the options, fills in the defaults and reads the keys. The
-// error starts with the option's name.
+// error is the end of the option's name, and what is wrong.
 func (j *JWT) setOptions() error {
 	o := &j.options
 	sources := 0
@@ -132,27 +132,27 @@ func (j *JWT) setOptions() error {
 		}
 	}
 	if sources != 1 {
-		return fmt.Errorf("Secret, PublicKeys or JWKS: %d of them are given, not one", sources)
+		return fmt.Errorf(".Secret, PublicKeys or JWKS: %d of them are given, not one", sources)
 	}
 	switch {
 	case len(o.Secret) > 0:
 		if err := checkSecret(o.Secret); err != nil {
-			return fmt.Errorf("Secret: %w", err)
+			return fmt.Errorf(".Secret: %w", err)
 		}
 		j.static = &keySet{keys: []any{bytes.Clone(o.Secret)}}
 	case len(o.PublicKeys) > 0:
 		keys, err := parsePublic(o.PublicKeys)
 		if err != nil {
-			return fmt.Errorf("PublicKeys: %w", err)
+			return fmt.Errorf(".PublicKeys: %w", err)
 		}
 		j.static = &keySet{keys: keys}
 	default:
 		if err := checkURL(o.JWKS); err != nil {
-			return fmt.Errorf("JWKS: %w", err)
+			return fmt.Errorf(".JWKS: %w", err)
 		}
 	}
 	if err := checkGrant(o.Anonymous); err != nil {
-		return fmt.Errorf("Anonymous: %w", err)
+		return fmt.Errorf(".Anonymous: %w", err)
 	}
 	o.Claim = cmp.Or(o.Claim, "halley")
 	o.Remember = cmp.Or(o.Remember, 10_000)
@@ -176,7 +176,7 @@ func leeway(d *time.Duration) error {
 func duration(name string, d *time.Duration, def, least, most time.Duration) error {
 	*d = cmp.Or(*d, def)
 	if *d < least || *d > most {
-		return fmt.Errorf("%s is %v, not between %v and %v", name, *d, least, most)
+		return fmt.Errorf(".%s is %v, not between %v and %v", name, *d, least, most)
 	}
 	return nil
 }

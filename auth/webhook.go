@@ -106,7 +106,7 @@ var _ halley.Authorizer = (*Webhook)(nil)
 // option at fault.
 func NewWebhook(o WebhookOptions) (*Webhook, error) {
 	if err := o.setDefaults(); err != nil {
-		return nil, fmt.Errorf("auth: WebhookOptions.%w", err)
+		return nil, fmt.Errorf("auth: WebhookOptions%w", err)
 	}
 	w := &Webhook{
 		options:  o,
@@ -119,35 +119,35 @@ func NewWebhook(o WebhookOptions) (*Webhook, error) {
 	return w, nil
 }
 
-// setDefaults fills in the defaults and checks the options. The error starts
-// with the option's name.
+// setDefaults fills in the defaults and checks the options. The error is
+// the end of the option's name, and what is wrong.
 func (o *WebhookOptions) setDefaults() error {
 	if err := checkURL(o.URL); err != nil {
-		return fmt.Errorf("URL: %w", err)
+		return fmt.Errorf(".URL: %w", err)
 	}
 	if strings.ContainsFunc(o.Secret, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
-		return errors.New("Secret: only ASCII without spaces can be sent in a header")
+		return errors.New(".Secret: only ASCII without spaces can be sent in a header")
 	}
 	if len(o.Headers) > 16 {
-		return fmt.Errorf("Headers: %d names, at most 16", len(o.Headers))
+		return fmt.Errorf(".Headers: %d names, at most 16", len(o.Headers))
 	}
 	headers := make([]string, len(o.Headers))
 	for i, name := range o.Headers {
 		if name == "" || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
-			return fmt.Errorf("Headers[%d]: %q is not a header's name", i, name)
+			return fmt.Errorf(".Headers[%d]: %q is not a header's name", i, name)
 		}
 		headers[i] = http.CanonicalHeaderKey(name)
 	}
 	o.Headers = headers
 	if err := checkGrant(o.Anonymous); err != nil {
-		return fmt.Errorf("Anonymous: %w", err)
+		return fmt.Errorf(".Anonymous: %w", err)
 	}
 	o.Remember = cmp.Or(o.Remember, 10_000)
 	o.GrantTTL = cmp.Or(o.GrantTTL, 5*time.Minute)
 	o.RefusalTTL = cmp.Or(o.RefusalTTL, 5*time.Second)
 	o.MaxInFlight = cmp.Or(o.MaxInFlight, 64)
 	if o.MaxInFlight < 1 || o.MaxInFlight > 10_000 {
-		return fmt.Errorf("MaxInFlight is %d, not between 1 and 10000", o.MaxInFlight)
+		return fmt.Errorf(".MaxInFlight is %d, not between 1 and 10000", o.MaxInFlight)
 	}
 	return duration("Timeout", &o.Timeout, 3*time.Second, time.Millisecond, time.Minute)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -96,18 +95,18 @@ func (a *access) authorizer() (halley.Authorizer, io.Closer, error) {
 	case a.Open && (ways > 0 || anonymous != nil):
 		return nil, nil, errors.New("--open is for everybody and everything: it goes with no --auth- and --anonymous- setting")
 	case a.AuthWebhook != "":
-		secret, err := readSecretFile(a.AuthWebhookSecretFile)
+		key, err := secret(a.AuthWebhookSecretFile)
 		if err != nil {
 			return nil, nil, fmt.Errorf("--auth-webhook-secret-file: %w", err)
 		}
 		w, err := auth.NewWebhook(auth.WebhookOptions{
-			URL: a.AuthWebhook, Secret: string(secret), Headers: a.AuthWebhookHeaders, Timeout: a.AuthWebhookTimeout, Anonymous: anonymous,
+			URL: a.AuthWebhook, Secret: string(key), Headers: a.AuthWebhookHeaders, Timeout: a.AuthWebhookTimeout, Anonymous: anonymous,
 		})
 		return w, w, err
 	case ways == 1:
 		o := auth.JWTOptions{JWKS: a.AuthJWKS, Issuer: a.AuthIssuer, Audience: a.AuthAudience, Anonymous: anonymous}
 		var err error
-		if o.Secret, err = readSecretFile(a.AuthSecretFile); err != nil {
+		if o.Secret, err = secret(a.AuthSecretFile); err != nil {
 			return nil, nil, fmt.Errorf("--auth-secret-file: %w", err)
 		}
 		if a.AuthKeyFile != "" {
@@ -128,15 +127,10 @@ func (a *access) authorizer() (halley.Authorizer, io.Closer, error) {
 	return nil, nil, nil
 }
 
-// readSecret reads a secret from a file, without the line's end that editors
-// leave; nil if there is no file.
-func readSecretFile(file string) ([]byte, error) {
+// secret reads a secret from a file, nil if there is no file.
+func secret(file string) ([]byte, error) {
 	if file == "" {
 		return nil, nil
 	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	return bytes.TrimRight(b, "\r\n"), nil
+	return readSecret(file)
 }
