@@ -11,21 +11,27 @@ import (
 // written with the contract alone.
 func TestImports(t *testing.T) {
 	const module = "github.com/halley-comet/halley"
-	// What Pebble brings along. Only the disk engine may import it.
+	// What Pebble and Prometheus bring along, which brings Pebble too. Only the
+	// disk engine and the metrics may import them.
 	pebble := []string{
 		"github.com/cockroachdb/", "github.com/DataDog/zstd", "github.com/RaduBerinde/", "github.com/beorn7/perks/",
 		"github.com/cespare/xxhash/", "github.com/getsentry/sentry-go", "github.com/getsentry/sentry-go/", "github.com/gogo/protobuf/",
 		"github.com/golang/protobuf/", "github.com/golang/snappy", "github.com/klauspost/compress/", "github.com/kr/",
-		"github.com/matttproud/golang_protobuf_extensions/", "github.com/minio/minlz", "github.com/minio/minlz/", "github.com/pkg/errors",
-		"github.com/prometheus/", "github.com/rogpeppe/go-internal/fmtsort", "golang.org/x/exp/", "golang.org/x/sys/", "golang.org/x/text/",
-		"google.golang.org/protobuf/",
+		"github.com/minio/minlz", "github.com/minio/minlz/", "github.com/pkg/errors",
+		"github.com/rogpeppe/go-internal/fmtsort", "golang.org/x/exp/", "golang.org/x/sys/", "golang.org/x/text/",
 	}
+	prometheus := []string{
+		"github.com/beorn7/perks/", "github.com/cespare/xxhash/", "github.com/munnerz/goautoneg", "github.com/prometheus/",
+		"go.yaml.in/yaml/", "golang.org/x/sys/", "google.golang.org/protobuf/",
+	}
+	hub := []string{"/engine", "/internal/front", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/transport", "/internal/wire", "github.com/gobwas/", "golang.org/x/time/rate"}
 	for pkg, allowed := range map[string][]string{
-		".":                    {"/engine", "/internal/front", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/transport", "/internal/wire", "github.com/gobwas/", "golang.org/x/time/rate"},
+		".":                    hub,
 		"./auth":               {"", "/client", "/engine", "/internal/front", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/transport", "/internal/wire", "github.com/gobwas/", "github.com/golang-jwt/", "github.com/MicahParks/", "github.com/hashicorp/golang-lru/", "golang.org/x/sync/singleflight", "golang.org/x/time/rate"},
 		"./engine":             nil,
 		"./engine/memory":      {"/engine", "/engine/internal/bell"},
-		"./engine/disk":        append([]string{"/engine", "/engine/internal/bell"}, pebble...),
+		"./engine/disk":        slices.Concat([]string{"/engine", "/engine/internal/bell"}, pebble, prometheus),
+		"./metrics":            slices.Concat([]string{""}, hub, prometheus),
 		"./internal/front":     {"/engine", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/wire"},
 		"./internal/handback":  nil,
 		"./internal/socket":    nil,

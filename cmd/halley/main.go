@@ -41,7 +41,7 @@ func main() {
 	ctx, err := parser.Parse(args)
 	parser.FatalIfErrorf(err)
 	if err := ctx.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "halley:", err)
+		c.Serve.sayError(err)
 		os.Exit(1)
 	}
 }

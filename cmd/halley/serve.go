@@ -59,6 +59,8 @@ type serveCmd struct {
 	Hosts          []string         `env:"HALLEY_HOSTS" help:"Host names that browsers reach the server by; others are refused." placeholder:"HOST"`
 
 	access
+	AdminListen string `env:"HALLEY_ADMIN_LISTEN" help:"Address for operators: metrics, health and profiles; port 0 picks one; off by default." placeholder:"ADDR"`
+	logging
 
 	policies []policy // from the file
 }
@@ -71,6 +73,14 @@ func (c *serveCmd) Run() (err error) {
 			err = next.run()
 		}
 	}()
+	c.setLogging()
+	var operators *admin
+	if c.AdminListen != "" {
+		if operators, err = startAdmin(c.AdminListen); err != nil {
+			return err
+		}
+		defer operators.close()
+	}
 	log, err := c.openEngine()
 	if err != nil {
 		return err
@@ -90,6 +100,9 @@ func (c *serveCmd) Run() (err error) {
 		return err
 	}
 	defer hub.Close()
+	if operators != nil {
+		operators.show(hub, log)
+	}
 
 	listener, handedOver, err := listen(c.Listen)
 	if err != nil {
@@ -142,7 +155,9 @@ func (c *serveCmd) Run() (err error) {
 			slog.Warn("halley: without --hosts, pages of strangers may reach this address under a name of their own")
 		}
 	}
-	fmt.Fprintf(os.Stderr, "halley: ready at %s://%s (%s)\n", scheme, listener.Addr(), c.place())
+	go tellRefused(ctx, slog.Default(), func() map[string]uint64 { return hub.Stats().Refused })
+	url := scheme + "://" + listener.Addr().String()
+	c.say(fmt.Sprintf("halley: ready at %s (%s)", url, c.place()), "halley: ready", "url", url, "place", c.place())
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // where systemd wants to know
 	for next == nil && ctx.Err() == nil {
 		select {
@@ -161,14 +176,18 @@ func (c *serveCmd) Run() (err error) {
 	if !handedOver && next == nil {
 		front = nil // the socket goes with this process
 	}
-	return c.drain(hub, server, front)
+	if err := c.drain(hub, server, front); err != nil {
+		return err
+	}
+	c.say("halley: stopped", "halley: stopped")
+	return nil
 }
 
 // drain lets clients go, each told when to come back, and then the requests
 // that are being answered. Connections to front, if it is not nil, are for who
 // has its socket next.
 func (c *serveCmd) drain(hub *halley.Hub, server *http.Server, front net.Listener) error {
-	fmt.Fprintln(os.Stderr, "halley: draining")
+	c.say("halley: draining", "halley: draining", "connections", hub.Connections())
 	ctx, cancel := context.WithTimeout(context.Background(), c.DrainTimeout)
 	defer cancel()
 	if err := hub.Drain(ctx); err != nil {
@@ -229,6 +248,7 @@ func (c *serveCmd) newServer(hub *halley.Hub) *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("/comet", hub) // not redirected, but told that there is nothing
 	mux.Handle("/comet/", hub)
+	handleHealth(mux, hub)
 	if c.Demo {
 		mux.Handle("/", demo.Handler(hub, c.Hosts))
 	}
