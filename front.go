@@ -133,8 +133,8 @@ const webSocketKey = 24
 
 func (h *Hub) planPublish(r *http.Request, header http.Header) *front.Plan {
 	log, ok := h.engine.(engine.Immediate)
-	if !ok {
-		return nil // a worker must not wait
+	if !ok || h.tracer != nil {
+		return nil // a worker must not wait, and a span may be exported when it ends
 	}
 	form, p := h.parsePublish(r)
 	if p != nil {

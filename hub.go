@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 
 	"github.com/halley-comet/halley/engine"
@@ -35,6 +36,7 @@ type Hub struct {
 	revoked revocations
 	rates   rates
 	meters  *meters
+	tracer  trace.Tracer // nil for no spans
 
 	draining atomic.Bool
 	drained  atomic.Pointer[time.Time] // when all will have left; nil unless the hub drains
@@ -64,6 +66,9 @@ func New(e Engine, opts *Options) (*Hub, error) {
 		return nil, err
 	}
 	h := &Hub{engine: e, proxies: proxies, opts: o, origins: newOriginList(o.Origins, o.Hosts), meters: newMeters()}
+	if o.TracerProvider != nil {
+		h.tracer = o.TracerProvider.Tracer("github.com/halley-comet/halley", trace.WithInstrumentationVersion(o.Version))
+	}
 	h.pump = pump.New(e, pump.Options{
 		Workers: o.Workers, Heartbeat: o.Heartbeat, WriteTimeout: o.WriteTimeout,
 		NoParking: o.NoParking, NoRing: o.NoIOUring, SlowRules: o.slowRules(), Logger: o.Logger,
@@ -133,9 +138,11 @@ func (h *Hub) PublishBatch(ctx context.Context, b Batch) (Receipt, error) {
 }
 
 func (h *Hub) append(ctx context.Context, b Batch) (Receipt, error) {
+	ctx, span := h.startSpan(ctx, &b)
 	began := time.Now()
 	r, err := h.engine.Append(ctx, b)
 	h.meters.appended(began, &b, &r, err)
+	endSpan(span, &r, err)
 	if err != nil {
 		return r, fmt.Errorf("halley: publish: %w", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/internal/pump"
 )
@@ -116,6 +118,11 @@ type Options struct {
 	NoIOUring bool
 	// Logger takes what an operator should know; default slog.Default.
 	Logger *slog.Logger
+	// TracerProvider has every publish be a span, halley.publish. Publish
+	// requests then cost more, as Front leaves them to the server. Nil for no
+	// spans; a trace that a publish is part of is stored with its messages in
+	// any case: see Message.Headers.
+	TracerProvider trace.TracerProvider
 	// Version is what info says of the program; default "dev".
 	Version string
 }

@@ -71,7 +71,7 @@ func (h *Hub) servePublish(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, p)
 		return
 	}
-	receipt, err := h.append(r.Context(), batch)
+	receipt, err := h.append(traced(r), batch)
 	if err != nil {
 		h.refuse(w, h.problem(err))
 		return

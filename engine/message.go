@@ -25,8 +25,8 @@ type Message struct {
 	// Time is when the message was stored, in Unix milliseconds, set by the
 	// engine. It never decreases along the log.
 	Time int64
-	// Headers carry what is not for the native wire: trace context, what
-	// other protocols need. At most MaxHeaders pairs and MaxHeaderBytes of
+	// Headers carry what is not for the native wire: trace context (as
+	// traceparent and tracestate), what other protocols need. At most MaxHeaders pairs and MaxHeaderBytes of
 	// names and values in all. Nil where there are none.
 	Headers map[string]string
 }

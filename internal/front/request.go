@@ -181,11 +181,13 @@ func isChannel(c byte) bool {
 }
 
 // singular are headers that change what a request is. Those with false are for
-// the HTTP server; the others may be there once.
+// the HTTP server; the others may be there once. A traceparent is another one
+// in each request, so that no two would be alike.
 var singular = map[string]bool{
 	"sec-websocket-key": true, "sec-websocket-version": true, "upgrade": true, "host": true, "content-length": true, "last-event-id": true, "connection": true, "content-type": true, "origin": true,
 	"transfer-encoding": false, "expect": false, "te": false, "trailer": false,
 	"idempotency-key": false, "content-encoding": false, "http2-settings": false, "proxy-connection": false,
+	"traceparent": false, "tracestate": false,
 }
 
 // parse reads the head as the HTTP server would. It returns nil for what is not
