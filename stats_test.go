@@ -110,8 +110,8 @@ func TestStats(t *testing.T) {
 		if n := s.Transports["go"]; n.Connections != 1 {
 			t.Errorf("front %v: go %+v", fronted, n)
 		}
-		if (s.Visitors > 0) != fronted {
-			t.Errorf("front %v: %d visitors", fronted, s.Visitors)
+		if want := map[bool]int{true: 1}[fronted]; s.Visitors != want { // the other one is subscribed
+			t.Errorf("front %v: %d visitors, want %d", fronted, s.Visitors, want)
 		}
 		leave()
 		_ = resp.Body.Close()
