@@ -168,15 +168,19 @@ func TestLogFormat(t *testing.T) {
 func TestTellRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
-		counts := map[string]uint64{"not-found": 3, "too-large": 0}
+		asked := 0
+		refused := func() map[string]uint64 {
+			if asked++; asked <= 3 {
+				return map[string]uint64{"not-found": 3, "too-large": 0}
+			}
+			return map[string]uint64{"not-found": 1000, "too-large": 1}
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			tellRefused(ctx, slog.New(slog.NewTextHandler(&logged, nil)), func() map[string]uint64 { return counts })
+			tellRefused(ctx, slog.New(slog.NewTextHandler(&logged, nil)), refused)
 		}()
-		synctest.Wait()
-		counts = map[string]uint64{"not-found": 1000, "too-large": 1}
 		time.Sleep(10*refusedEvery + time.Second)
 		cancel()
 		<-done
