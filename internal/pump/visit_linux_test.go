@@ -544,6 +544,38 @@ func TestTimes(t *testing.T) {
 	})
 }
 
+// TestDrainBlocked shows that a client which takes nothing at its time gets the
+// rest of its message later, and is sent away then; one that never does is cut.
+func TestDrainBlocked(t *testing.T) {
+	for _, reads := range []bool{true, false} {
+		w, log := visitWorker(t)
+		w.patience = w.wheel.span(5 * time.Minute)
+		l := newLobby()
+		g := visitor(t, w, l.fresh)
+		g.say("stream\n")
+		g.hear("<head><open>")
+		data, messages := string(bigLine(200_000)), ""
+		for !w.only(t).is(blocked) {
+			say(t, log, data)
+			messages += data
+			w.work()
+		}
+		w.drain(w.now.Add(10*time.Second), func() time.Duration { return time.Second })
+		pass(w, time.Minute) // its time is over, and its patience is not
+		if w.open() != 1 || !w.only(t).ending() {
+			t.Fatalf("%d connections are open, want one that is ending", w.open())
+		}
+		if reads {
+			g.hearEnd(messages + "<reconnect><end>")
+			continue
+		}
+		pass(w, 4*time.Minute+time.Second)
+		if w.open() != 0 || l.gone.Load() != 1 {
+			t.Errorf("%d connections are open, %d are gone, want one that was cut", w.open(), l.gone.Load())
+		}
+	}
+}
+
 // TestClosingClientSends shows that a client which sends without end keeps its
 // worker no longer than others, whether it is being closed or not.
 func TestClosingClientSends(t *testing.T) {
