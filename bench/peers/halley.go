@@ -59,7 +59,7 @@ func (h *Halley) Start(o Options) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"serve", "--listen", addr.String(), "--engine", "memory"}
+	args := []string{"serve", "--listen", addr.String(), "--engine", "memory", "--admit-rate", "0"} // all come at once
 	if h.Epoll {
 		args = append(args, "--no-io-uring")
 	}
