@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -47,9 +48,17 @@ var halley = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// The tests of the transports wait more than they work.
+	if err := flag.Set("test.parallel", "10"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	code := m.Run()
-	if program, err := halley(); err == nil && os.Getenv("HALLEY_BINARY") == "" {
-		_ = os.RemoveAll(filepath.Dir(program)) // it is a temporary one
+	if os.Getenv("HALLEY_E2E") != "" && os.Getenv("HALLEY_BINARY") == "" {
+		if program, err := halley(); err == nil {
+			_ = os.RemoveAll(filepath.Dir(program)) // it is a temporary one
+		}
 	}
 	os.Exit(code)
 }
