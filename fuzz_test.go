@@ -275,7 +275,7 @@ func FuzzBatch(f *testing.F) {
 	for _, body := range []string{
 		"{\"channel\":\"a\",\"data\":\"one\"}\n{\"channel\":\"b/c\",\"type\":\"t\",\"data\":{\"n\":1.0}}\n",
 		"{\"data\":null}\r\n\r\n {\"data64\":\"/wA=\",\"contentType\":\"image/png\"} \n", "{\"data\":1,\"data64\":\"\"}", "{\"Data\":1}", "{\"channel\":\"a*\",\"data\":1}",
-		"{\"channel\":1,\"data\":1}", "[]", "{", "\n\n", "{\"data\":\"\\ud800\"}", "{\"data\":1,\"data\":2}", "{\"type\":\"comet:x\",\"data\":1}", "\ufeff{\"data\":1}",
+		"{\"channel\":1,\"data\":1}", "[]", "{\"data\":1}\n[]", "{", "\n\n", "{\"data\":\"\\ud800\"}", "{\"data\":1,\"data\":2}", "{\"type\":\"comet:x\",\"data\":1}", "\ufeff{\"data\":1}",
 		"{\"data\":\"\xff\"}", "{\"data64\":\"x\"}", "{\"contentType\":\"text/html\",\"data\":\"<p>\"}",
 	} {
 		f.Add([]byte(body))
