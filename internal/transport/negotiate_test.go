@@ -64,12 +64,8 @@ func FuzzNegotiate(f *testing.F) {
 		elements := strings.Split(accept, ",")
 		slices.Reverse(elements)
 		for _, same := range [][]string{
-			{strings.ToUpper(accept)}, elements, {strings.Join(elements, " ,\t")}, {accept, "text/event-stream;q=0", "application/x-ndjson; q=x"}, {"", accept},
+			{strings.Map(upper, accept)}, elements, {strings.Join(elements, " ,\t")}, {accept, "text/event-stream;q=0", "application/x-ndjson; q=x"}, {"", accept},
 		} {
-			// Letters whose case another letter shares are in no media type.
-			if strings.ToLower(same[0]) != strings.ToLower(accept) && len(same) == 1 && !strings.Contains(same[0], " ,\t") {
-				continue
-			}
 			if other := negotiate(http.Header{"Accept": same}); other != got {
 				t.Errorf("%q: got %s, and %s of %q", accept, got, other, same)
 			}
@@ -103,4 +99,12 @@ func FuzzNegotiate(f *testing.F) {
 			t.Errorf("%q: got %s, which it does not want", accept, got)
 		}
 	})
+}
+
+// upper makes a capital of a letter of ASCII. Others are in no media type.
+func upper(r rune) rune {
+	if r >= 'a' && r <= 'z' {
+		return r - 'a' + 'A'
+	}
+	return r
 }
