@@ -231,6 +231,9 @@ func (h *Hub) hold(v *caller, more int64) (*client, *wire.Problem) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if max := int64(h.opts.MaxConnectionsPerAddress); max > 0 && v.addr.IsValid() && cs.addresses[v.addr]+more > max {
+		h.proxyHint.Do(func() {
+			h.opts.Logger.Warn("halley: an address holds as many connections as it may: if it is a proxy, name it in TrustedProxies", "address", v.addr, "connections", max)
+		})
 		return nil, tooManyOf("address", max)
 	}
 	if max := userLimit(v.grant.Limits.Connections, h.opts.MaxConnectionsPerUser); max > 0 && v.grant.User != "" && cs.users[v.grant.User]+more > max {

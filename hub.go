@@ -35,8 +35,11 @@ type Hub struct {
 	tickets tickets
 	revoked revocations
 	rates   rates
-	meters  *meters
-	tracer  trace.Tracer // nil for no spans
+	// proxyHint is given once: of all clients behind a proxy that is not known
+	// for one.
+	proxyHint sync.Once
+	meters    *meters
+	tracer    trace.Tracer // nil for no spans
 
 	draining atomic.Bool
 	drained  atomic.Pointer[time.Time] // when all will have left; nil unless the hub drains

@@ -173,10 +173,11 @@ func (c *serveCmd) Run() (err error) {
 		}
 	}
 	stop() // a second signal ends the program at once
-	if !handedOver && next == nil {
-		front = nil // the socket goes with this process
+	var kept net.Listener // unless the socket goes with this process
+	if handedOver || next != nil {
+		kept = front
 	}
-	if err := c.drain(hub, server, front); err != nil {
+	if err := c.drain(hub, server, kept); err != nil {
 		return err
 	}
 	c.say("halley: stopped", "halley: stopped")

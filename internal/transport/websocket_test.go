@@ -46,7 +46,7 @@ func newWebSocketServer(t testing.TB, frameLimit int) (*Server, engine.Engine) {
 				t.Error(err)
 			}
 			return r.First, nil
-		}},
+		}, Subscribe: func(*pump.Lease, []string) *wire.Problem { return nil }},
 		Gone: func() {},
 	}), log
 }
