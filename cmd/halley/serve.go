@@ -172,7 +172,7 @@ func (c *serveCmd) Run() (err error) {
 		case <-ctx.Done():
 		}
 	}
-	stop() // a second signal ends the program at once
+	stop()                // a second signal ends the program at once
 	var kept net.Listener // unless the socket goes with this process
 	if handedOver || next != nil {
 		kept = front
