@@ -50,15 +50,21 @@ type caller struct {
 // authorize finds out who makes a request. The form is its parameters, those of
 // its body included.
 func (h *Hub) authorize(r *http.Request, form url.Values) (*caller, *wire.Problem) {
-	v := &caller{grant: everything, addr: limited(h.clientAddress(r))}
+	v := &caller{grant: everything, addr: h.limitedAddress(r)}
 	if h.opts.Authorizer == nil {
 		return v, nil
 	}
 	if p := h.findToken(v, r, form); p != nil {
 		return nil, p
 	}
-	p := h.grant(r, v)
-	if p != nil {
+	asked := r
+	if r.Header["Cookie"] != nil && v.source != inCookie && (h.checkCookie(r, form) != nil || form.Get("transport") == transport.JSONP && !h.opts.JSONPCookies) {
+		// An Authorizer may go by cookies of its own, and they count no more
+		// than ours.
+		asked = r.Clone(r.Context())
+		asked.Header.Del("Cookie")
+	}
+	if p := h.grant(asked, v); p != nil {
 		return nil, p
 	}
 	if v.source == inURL && (v.grant.Expires.IsZero() || time.Until(v.grant.Expires) > h.opts.URLTokens) {
@@ -99,7 +105,7 @@ func (h *Hub) findToken(v *caller, r *http.Request, form url.Values) *wire.Probl
 		return wire.NewProblem(wire.Unauthorized, fmt.Sprintf("a token of %d bytes, at most %d", len(v.token), maxToken))
 	}
 	if v.source == inCookie {
-		return h.checkCookie(r)
+		return h.checkCookie(r, form)
 	}
 	return nil
 }
@@ -107,7 +113,10 @@ func (h *Hub) findToken(v *caller, r *http.Request, form url.Values) *wire.Probl
 // checkCookie refuses requests with a cookie that a page may have made which is
 // not one of ours: a browser sends it whoever asks (CSRF, and the same by
 // WebSocket).
-func (h *Hub) checkCookie(r *http.Request) *wire.Problem {
+func (h *Hub) checkCookie(r *http.Request, form url.Values) *wire.Problem {
+	if to := form.Get("origin"); form.Get("transport") == transport.IFrame && to != "" && !h.origins.lists(to, r.Host) {
+		return forbiddenOrigin(to) // whose page gets the messages, whatever the browser says of the request
+	}
 	origin := r.Header.Get("Origin")
 	if origin != "" {
 		if h.origins.lists(origin, r.Host) {
@@ -207,13 +216,15 @@ type client struct {
 type leaseKey struct {
 	token [sha256.Size]byte // its hash; zero without an Authorizer
 	addr  netip.Addr
+	grant *Grant // one token may come to be worth less, or be several users'
 }
 
 // clients are those that hold connections.
 type clients struct {
 	mu        sync.Mutex
-	all       map[leaseKey]*client
-	users     map[string]int64 // connections, of those that have a user
+	all       map[*client]struct{}
+	shared    map[leaseKey]*client // those that further connections join
+	users     map[string]int64     // connections, of those that have a user
 	addresses map[netip.Addr]int64
 }
 
@@ -223,13 +234,16 @@ func (h *Hub) hold(v *caller, more int64) (*client, *wire.Problem) {
 	if h.opts.Authorizer == nil && !v.addr.IsValid() {
 		return nil, nil
 	}
-	key := leaseKey{addr: v.addr}
+	key := leaseKey{addr: v.addr, grant: v.grant}
 	if h.opts.Authorizer != nil {
 		key.token = sha256.Sum256([]byte(v.token))
 	}
 	cs := &h.clients
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	if h.revoked.includes(v.grant) { // since it was asked for: Revoke has looked for clients, or will find this one
+		return nil, tokenRevoked()
+	}
 	if max := int64(h.opts.MaxConnectionsPerAddress); max > 0 && v.addr.IsValid() && cs.addresses[v.addr]+more > max {
 		h.proxyHint.Do(func() {
 			h.opts.Logger.Warn("halley: an address holds as many connections as it may: if it is a proxy, name it in TrustedProxies", "address", v.addr, "connections", max)
@@ -239,18 +253,15 @@ func (h *Hub) hold(v *caller, more int64) (*client, *wire.Problem) {
 	if max := userLimit(v.grant.Limits.Connections, h.opts.MaxConnectionsPerUser); max > 0 && v.grant.User != "" && cs.users[v.grant.User]+more > max {
 		return nil, tooManyOf("user", max)
 	}
-	c := cs.all[key]
+	c := cs.shared[key]
 	if c == nil {
 		c = &client{key: key, user: v.grant.User, grant: v.grant}
 		c.lease.Owner = c
 		c.lease.Count = func(n int64) { cs.count(c, n) }
 		if cs.all == nil {
-			cs.all, cs.users, cs.addresses = map[leaseKey]*client{}, map[string]int64{}, map[netip.Addr]int64{}
+			cs.all, cs.shared, cs.users, cs.addresses = map[*client]struct{}{}, map[leaseKey]*client{}, map[string]int64{}, map[netip.Addr]int64{}
 		}
-		cs.all[key] = c
-		cs.setTimer(c)
-	} else if v.grant.Expires.After(c.grant.Expires) && !c.grant.Expires.IsZero() {
-		c.grant = v.grant // it was asked for again, and goes on
+		cs.all[c], cs.shared[key] = struct{}{}, c
 		cs.setTimer(c)
 	}
 	c.refs++
@@ -316,11 +327,16 @@ func (cs *clients) unref(c *client) {
 	if c.refs--; c.refs > 0 {
 		return
 	}
-	if cs.all[c.key] == c {
-		delete(cs.all, c.key)
-	}
+	cs.remove(c)
 	if c.timer != nil {
 		c.timer.Stop()
+	}
+}
+
+func (cs *clients) remove(c *client) {
+	delete(cs.all, c)
+	if cs.shared[c.key] == c {
+		delete(cs.shared, c.key)
 	}
 }
 
@@ -348,9 +364,7 @@ func (cs *clients) expire(c *client, g *Grant) {
 // end ends a client's connections. Later ones are another client's.
 func (cs *clients) end(c *client, p *wire.Problem) {
 	cs.mu.Lock()
-	if cs.all[c.key] == c {
-		delete(cs.all, c.key)
-	}
+	cs.remove(c)
 	cs.mu.Unlock()
 	c.lease.End(&wire.Control{Kind: wire.Error, Problem: p})
 }
@@ -362,18 +376,33 @@ func (cs *clients) current(c *client) *Grant {
 	return c.grant
 }
 
-// holder returns who has the connections of a lease.
-func (h *Hub) holder(l *pump.Lease) *caller {
+// holder returns who has the connections of a lease, or why it may do nothing
+// any more: its client may not read that its connection ends.
+func (h *Hub) holder(l *pump.Lease) (*caller, *wire.Problem) {
+	if h.opts.Authorizer == nil && l == nil {
+		return &caller{grant: everything}, nil
+	}
 	if l == nil {
-		return &caller{grant: everything}
+		return nil, tokenExpired()
 	}
 	c := l.Owner.(*client)
-	return &caller{grant: h.clients.current(c), addr: c.key.addr}
+	v := &caller{grant: h.clients.current(c), addr: c.key.addr}
+	switch {
+	case !v.grant.Expires.IsZero() && !time.Now().Before(v.grant.Expires):
+		return nil, tokenExpired()
+	case h.revoked.includes(v.grant):
+		return nil, tokenRevoked()
+	}
+	return v, nil
 }
 
 // subscribeFrame tells why a WebSocket may not have more channels.
 func (h *Hub) subscribeFrame(l *pump.Lease, channels []string) *wire.Problem {
-	return h.holder(l).grant.maySubscribe(channels)
+	v, p := h.holder(l)
+	if p != nil {
+		return p
+	}
+	return v.grant.maySubscribe(channels)
 }
 
 // renewFrame has a WebSocket go on under another token of the same user.
@@ -384,10 +413,16 @@ func (h *Hub) renewFrame(conn *pump.Conn, l *pump.Lease, token string) (*pump.Le
 	if len(token) > maxToken {
 		return nil, wire.NewProblem(wire.Unauthorized, fmt.Sprintf("a token of %d bytes, at most %d", len(token), maxToken))
 	}
-	before := h.holder(l)
+	before, p := h.holder(l)
+	if p != nil {
+		return nil, p
+	}
 	v := &caller{token: token, addr: before.addr}
 	// The request that the WebSocket began with is long over.
-	r := (&http.Request{Header: http.Header{}}).WithContext(h.pump.Closed())
+	r := (&http.Request{
+		Method: http.MethodGet, URL: &url.URL{Path: h.mount() + "/subscribe"}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{}, Body: http.NoBody,
+	}).WithContext(h.pump.Closed())
 	if p := h.grant(r, v); p != nil {
 		return nil, p
 	}
@@ -419,11 +454,15 @@ func (h *Hub) checkTransport(v *caller, q *transport.Request) *wire.Problem {
 // renew has the connections that are held by a token go on under another of
 // the same user, and returns their number.
 func (cs *clients) renew(old string, v *caller) (n int, p *wire.Problem) {
-	key := sha256.Sum256([]byte(old))
+	if old == "" || v.token == "" {
+		return 0, wire.NewProblem(wire.InvalidParameter, "the old token and the new one are needed")
+	}
+	before, after := sha256.Sum256([]byte(old)), sha256.Sum256([]byte(v.token))
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	for _, c := range cs.all {
-		if c.key.token != key {
+	var found []*client
+	for c := range cs.all {
+		if c.key.token != before {
 			continue
 		}
 		if c.user != v.grant.User {
@@ -433,7 +472,13 @@ func (cs *clients) renew(old string, v *caller) (n int, p *wire.Problem) {
 			p.Detail += ", which the old token may: open new connections"
 			return 0, p
 		}
-		c.grant = v.grant
+		found = append(found, c)
+	}
+	for _, c := range found {
+		if cs.shared[c.key] == c {
+			delete(cs.shared, c.key) // who comes with the old token gets what that gives
+		}
+		c.key.token, c.key.grant, c.grant = after, v.grant, v.grant
 		cs.setTimer(c)
 		n += c.lease.Len()
 	}

@@ -57,7 +57,9 @@ func (p *people) Authorize(_ context.Context, c halley.Credentials) (*halley.Gra
 func newPeople(t *testing.T, o halley.Options, front bool) (*people, *halley.Hub, string) {
 	t.Helper()
 	p := &people{}
-	o.Authorizer = p
+	if o.Authorizer == nil {
+		o.Authorizer = p
+	}
 	if o.Heartbeat == 0 {
 		o.Heartbeat = 200 * time.Millisecond
 	}
@@ -543,6 +545,69 @@ func TestLimitsPerAddress(t *testing.T) {
 	w := httptest.NewRecorder()
 	if hub.ServeHTTP(w, r); w.Code != 413 {
 		t.Errorf("a batch: %d %s", w.Code, w.Body)
+	}
+}
+
+// Users whom the Authorizer tells apart by something else than a token, such as
+// a cookie of the application's, are not each other's.
+func TestUsersWithoutTokens(t *testing.T) {
+	_, hub, mount := newPeople(t, halley.Options{Authorizer: halley.AuthorizerFunc(func(_ context.Context, c halley.Credentials) (*halley.Grant, error) {
+		user := c.Request.Header.Get("X-User")
+		return &halley.Grant{User: user, Subscribe: []string{user + "/**"}, Publish: []string{user + "/**"}}, nil
+	})}, true)
+	dial(t, mount+"subscribe?channel=ann/x", "X-User: ann")
+	held(t, hub, 1)
+	lines, send := dial(t, mount+"subscribe?channel=bob/x", "X-User: bob")
+	send(`{"publish":{"channel":"ann/x","data":1},"ref":1}`)
+	until(t, "another's channel", lines, `"ref":1,"status":403`)
+	send(`{"subscribe":["ann/x"],"ref":2}`)
+	until(t, "another's channel", lines, `"ref":2,"status":403`)
+	send(`{"publish":{"channel":"bob/x","data":1},"ref":3}`)
+	until(t, "the own channel", lines, `"control":"ack","ref":3`)
+	if n, err := hub.Revoke(halley.Revocation{User: "ann"}); n != 1 || err != nil {
+		t.Errorf("revoke: %d, %v", n, err)
+	}
+}
+
+// Connections can be renewed again and again, and the old token is worth what
+// it was.
+func TestRenewAgain(t *testing.T) {
+	_, hub, mount := newPeople(t, halley.Options{}, true)
+	const form = "Content-Type: application/x-www-form-urlencoded"
+	lines, send := dial(t, mount+"subscribe?channel=ann/x", bearer("ann#1"))
+	held(t, hub, 1)
+	for _, step := range []struct{ old, token, want string }{
+		{"ann#1", "ann#2", `{"connections":1}`}, {"ann#1", "ann#2", `{"connections":0}`}, {"ann#2", "ann#3", `{"connections":1}`},
+	} {
+		if a := ask(t, "POST", mount+"renew", "old="+url.QueryEscape(step.old), bearer(step.token), form); a.body != step.want {
+			t.Errorf("%s to %s: %+v", step.old, step.token, a)
+		}
+	}
+	if a := ask(t, "POST", mount+"renew", "old=", bearer("ann"), form); a.code != "invalid-parameter" {
+		t.Errorf("without an old token: %+v", a)
+	}
+	if a := ask(t, "POST", mount+"revoke?jti=3", "", bearer("root")); a.body != `{"connections":1}` {
+		t.Errorf("revoke: %+v", a)
+	}
+	send(`{"publish":{"channel":"ann/x","data":1},"ref":1}`)
+	until(t, "the last token", lines, "token-revoked")
+}
+
+// What a page of a stranger's may have the browser ask for with a cookie.
+func TestCookiesOfStrangers(t *testing.T) {
+	_, _, mount := newPeople(t, halley.Options{Origins: []string{"https://app.example"}}, true)
+	const cookie = "Cookie: comet-token=ann"
+	// Plain http tells nothing of the page that the frame is in.
+	const frame = "transport=iframe&origin=http://evil.example"
+	lines, _ := listen(t, mount+"subscribe?channel=ann/x&"+frame, "Cookie: comet-token=ann")
+	until(t, frame, lines, "forbidden-origin")
+	var got struct{ Ticket string }
+	if err := json.Unmarshal([]byte(ask(t, "POST", mount+"ticket", "", bearer("mallory")).body), &got); err != nil {
+		t.Fatal(err)
+	}
+	a := ask(t, "GET", mount+"subscribe?channel=mallory/x&timeout=0&ticket="+got.Ticket, "", "User-Agent: Browser", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: document")
+	if a.header.Get("Set-Cookie") != "" {
+		t.Errorf("a link of a stranger's sets the cookie: %+v", a)
 	}
 }
 

@@ -138,7 +138,10 @@ func (h *Hub) publishFrame(ctx context.Context, l *pump.Lease, raw json.RawMessa
 		return Cursor{}, p
 	}
 	b := Batch{Messages: []Message{m}}
-	v := h.holder(l)
+	v, p := h.holder(l)
+	if p != nil {
+		return Cursor{}, p
+	}
 	if p := h.mayAppend(v, b.Messages); p != nil {
 		return Cursor{}, p
 	}

@@ -172,6 +172,7 @@ func (h *Hub) admitCaller(header http.Header, r *http.Request, form url.Values, 
 	if p = v.grant.maySubscribe(q.Channels); p != nil {
 		return nil, p
 	}
+	h.setCookie(header, r, form, v) // also if it has to come back: the ticket is used
 	if p = h.enter(q, after); p != nil {
 		return nil, p
 	}
@@ -180,7 +181,6 @@ func (h *Hub) admitCaller(header http.Header, r *http.Request, form url.Values, 
 		h.leave()
 		return nil, p
 	}
-	h.setCookie(header, r, v)
 	return c, nil
 }
 

@@ -2,6 +2,7 @@ package halley
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -24,6 +25,16 @@ func limited(a netip.Addr) netip.Addr {
 		return p.Addr()
 	}
 	return a
+}
+
+// limitedAddress is limited for a request's client. What a proxy on this machine
+// has passed on, and does not say truly for whom, has not come from this machine.
+func (h *Hub) limitedAddress(r *http.Request) netip.Addr {
+	a := h.clientAddress(r)
+	if a.IsLoopback() && len(h.proxies) > 0 && (r.Header["X-Forwarded-For"] != nil || r.Header["Forwarded"] != nil) {
+		return a
+	}
+	return limited(a)
 }
 
 // rates bound how much each client publishes: a token bucket for each user, or

@@ -51,12 +51,12 @@ func (h *Hub) servePublish(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, p)
 		return
 	}
-	body, p := h.readBody(w, r, int64(h.opts.MaxBody))
+	v, p := h.authorize(r, form.params) // before there is a body to hold
 	if p != nil {
 		h.refuse(w, p)
 		return
 	}
-	v, p := h.authorize(r, form.params)
+	body, p := h.readBody(w, r, int64(h.opts.MaxBody))
 	if p != nil {
 		h.refuse(w, p)
 		return

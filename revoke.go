@@ -58,10 +58,12 @@ func (rs *revocations) add(r Revocation) error {
 			return ErrTooMany
 		}
 	}
+	m, name := rs.ids, r.ID
 	if r.User != "" {
-		rs.users[r.User] = r.Time
-	} else {
-		rs.ids[r.ID] = r.Time
+		m, name = rs.users, r.User
+	}
+	if r.Time.After(m[name]) {
+		m[name] = r.Time
 	}
 	return nil
 }
@@ -112,7 +114,7 @@ func (cs *clients) find(r *Revocation) []*client {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	var found []*client
-	for _, c := range cs.all {
+	for c := range cs.all {
 		if r.matches(c.grant) {
 			found = append(found, c)
 		}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -115,7 +116,12 @@ const maxCookie = 3800
 // browser's EventSource comes back with the URL it began with, whose ticket is
 // used. No page can read the cookie, and none of another site makes requests
 // with it.
-func (h *Hub) setCookie(header http.Header, r *http.Request, v *caller) {
+func (h *Hub) setCookie(header http.Header, r *http.Request, form url.Values, v *caller) {
+	// Who follows a stranger's link, with a ticket of the stranger's, is not to
+	// become the stranger.
+	if r.Header.Get("Sec-Fetch-Dest") == "document" || h.checkCookie(r, form) != nil {
+		return
+	}
 	if v.source != inTicket || len(v.token) > maxCookie || r.Header.Get("User-Agent") == "" {
 		return
 	}

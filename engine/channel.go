@@ -105,9 +105,9 @@ func SplitPattern(s string) (prefix string, kind PatternKind) {
 		return "", One
 	case s == "**":
 		return "", Below
-	case strings.HasSuffix(s, "/*"):
+	case len(s) > 2 && strings.HasSuffix(s, "/*"): // "/*" is no pattern, and no right to "*"
 		return s[:len(s)-2], One
-	case strings.HasSuffix(s, "/**"):
+	case len(s) > 3 && strings.HasSuffix(s, "/**"):
 		return s[:len(s)-3], Below
 	}
 	return s, Exact

@@ -83,6 +83,8 @@ func TestCovers(t *testing.T) {
 		{"a/b/**", "a/b/* a/b/** a/b/c"},
 		{"c/**", ""},
 		{"A/**", ""},
+		{"/*", ""},
+		{"/**", ""},
 	} {
 		var got []string
 		for _, p := range strings.Fields("* ** a ab a/* a/** a/b a/b/* a/b/** a/b/c ab/*") {

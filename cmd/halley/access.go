@@ -67,7 +67,7 @@ func (a *access) check(addr net.Addr) error {
 	case a.Open && !loopback:
 		slog.Warn("halley: open to everybody: who reaches this address may publish and subscribe to every channel")
 	case !a.decided():
-		slog.Warn("halley: open for development: every program of this machine may publish and subscribe to every channel")
+		slog.Warn("halley: open for development: every program of this machine, and whoever a proxy on it lets through, may publish and subscribe to every channel")
 	}
 	return nil
 }
