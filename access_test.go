@@ -596,7 +596,6 @@ func TestRenewAgain(t *testing.T) {
 // What a page of a stranger's may have the browser ask for with a cookie.
 func TestCookiesOfStrangers(t *testing.T) {
 	_, _, mount := newPeople(t, halley.Options{Origins: []string{"https://app.example"}}, true)
-	const cookie = "Cookie: comet-token=ann"
 	// Plain http tells nothing of the page that the frame is in.
 	const frame = "transport=iframe&origin=http://evil.example"
 	lines, _ := listen(t, mount+"subscribe?channel=ann/x&"+frame, "Cookie: comet-token=ann")
