@@ -157,7 +157,7 @@ func (h *Hub) serveRevoke(w http.ResponseWriter, r *http.Request) {
 		h.opts.Logger.Error("halley: a revocation was not taken", "error", err)
 		h.refuse(w, wire.NewProblem(wire.Internal, "too many revocations are remembered already"))
 	default:
-		h.writeJSON(w, append(strconv.AppendInt([]byte(`{"connections":`), int64(n), 10), '}'))
+		h.writeConnections(w, n)
 	}
 }
 
@@ -174,5 +174,10 @@ func (h *Hub) serveRenew(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, p)
 		return
 	}
+	h.writeConnections(w, n)
+}
+
+// writeConnections tells how many connections a request was about.
+func (h *Hub) writeConnections(w http.ResponseWriter, n int) {
 	h.writeJSON(w, append(strconv.AppendInt([]byte(`{"connections":`), int64(n), 10), '}'))
 }

@@ -43,10 +43,7 @@ func (c *checkCmd) Run() error {
 	}
 	r := f.review()
 	if c.JSON {
-		enc := json.NewEncoder(os.Stdout)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(r); err != nil {
+		if err := printJSON(r); err != nil {
 			return err
 		}
 	} else {
@@ -56,6 +53,14 @@ func (c *checkCmd) Run() error {
 		os.Exit(1)
 	}
 	return nil
+}
+
+// printJSON prints a value for programs, as people can read it too.
+func printJSON(v any) error {
+	enc := json.NewEncoder(os.Stdout)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
 }
 
 // A review is what check tells.
