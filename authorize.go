@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"time"
 )
 
@@ -35,6 +36,9 @@ type Credentials struct {
 	// Token is the bearer token, from wherever it may be given; "" if there is
 	// none.
 	Token string
+	// Address is the client's, which a trusted proxy may have told; the zero
+	// Addr if it is not known.
+	Address netip.Addr
 	// Request is the request it came with. Its body is not to be read. It may
 	// be kept by no one.
 	Request *http.Request

@@ -117,13 +117,13 @@ func (h *Hub) planSubscribe(r *http.Request, header http.Header, polls *pump.Kin
 		if h.enter(q, after) != nil {
 			return false
 		}
-		client, p := h.hold(&caller{grant: everything, addr: limited(r.Remote)}, 1)
+		held, p := h.hold(&caller{grant: everything, addr: limited(r.Remote)}, 1)
 		if p != nil {
 			h.leave()
 			return false
 		}
-		prepared.Join(c, channels, after, r.WebSocketKey, client.held())
-		h.release(client)
+		prepared.Join(c, channels, after, r.WebSocketKey, held.place())
+		h.release(held)
 		return true
 	}}
 }

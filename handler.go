@@ -136,11 +136,11 @@ func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q, p := h.parseSubscribe(r, form)
-	var c *client
+	var held *hold
 	var after Cursor
 	if p == nil {
 		after = h.after(q.Start)
-		c, p = h.admitCaller(w.Header(), r, form, q, after)
+		held, p = h.admitCaller(w.Header(), r, form, q, after)
 	}
 	if p != nil {
 		if p.Code == wire.Draining {
@@ -151,19 +151,20 @@ func (h *Hub) serveSubscribe(w http.ResponseWriter, r *http.Request) {
 	}
 	parked := false
 	defer func() {
-		h.release(c)
+		h.release(held)
 		if !parked { // or also if Serve panics
 			h.leave()
 		}
 	}()
-	parked = h.transports.Serve(w, r, q, after, c.held())
+	parked = h.transports.Serve(w, r, q, after, held.place())
 }
 
 // admitCaller finds out who subscribes and whether that is allowed, and counts the
 // request in.
-func (h *Hub) admitCaller(header http.Header, r *http.Request, form url.Values, q *transport.Request, after Cursor) (*client, *wire.Problem) {
+func (h *Hub) admitCaller(header http.Header, r *http.Request, form url.Values, q *transport.Request, after Cursor) (*hold, *wire.Problem) {
 	v, p := h.authorize(r, form)
 	if p != nil {
+		h.forgetCookie(header, r, v, p)
 		return nil, p
 	}
 	if p = h.checkTransport(v, q); p != nil {
@@ -176,12 +177,12 @@ func (h *Hub) admitCaller(header http.Header, r *http.Request, form url.Values, 
 	if p = h.enter(q, after); p != nil {
 		return nil, p
 	}
-	c, p := h.hold(v, 1)
+	held, p := h.hold(v, 1)
 	if p != nil {
 		h.leave()
 		return nil, p
 	}
-	return c, nil
+	return held, nil
 }
 
 func (h *Hub) parseSubscribe(r *http.Request, form url.Values) (*transport.Request, *wire.Problem) {

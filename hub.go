@@ -35,6 +35,8 @@ type Hub struct {
 	tickets tickets
 	revoked revocations
 	rates   rates
+	// failures are tokens that were refused.
+	failures rates
 	// proxyHint is given once: of all clients behind a proxy that is not known
 	// for one.
 	proxyHint sync.Once

@@ -50,16 +50,21 @@ type rateKey struct {
 	addr netip.Addr
 }
 
+// owner is who a caller is for its limits: the zero rateKey for those without.
+func (v *caller) owner() rateKey {
+	if v.grant.User != "" {
+		return rateKey{user: v.grant.User}
+	}
+	return rateKey{addr: v.addr}
+}
+
 // maxBuckets is how many clients are told apart. Beyond, those that are new
 // share one bucket.
 const maxBuckets = 100_000
 
 // checkRate tells why a caller may not publish so many messages now.
 func (h *Hub) checkRate(v *caller, n int) *wire.Problem {
-	key := rateKey{user: v.grant.User}
-	if key.user == "" {
-		key.addr = v.addr
-	}
+	key := v.owner()
 	perSecond, burst := h.opts.PublishRate, h.opts.PublishBurst
 	if own := v.grant.Limits; own.PublishRate != 0 {
 		perSecond, burst = own.PublishRate, max(own.PublishBurst, int(own.PublishRate), 1)
@@ -85,6 +90,41 @@ func (h *Hub) checkRate(v *caller, n int) *wire.Problem {
 	p := wire.NewProblem(wire.RateLimited, fmt.Sprintf("at most %g messages a second, %d at once", perSecond, burst))
 	p.RetryAfter = comeBack(delay, time.Second)
 	return p
+}
+
+// failureRate is how many tokens a second of one address may be refused, and
+// failureBurst how many at once, before no more are looked at: to verify one
+// may take milliseconds. Many clients of one address may hold tokens that have
+// run out.
+const (
+	failureRate  = 100
+	failureBurst = 1000
+)
+
+// checkFailures tells why a caller's token is not looked at.
+func (h *Hub) checkFailures(v *caller) *wire.Problem {
+	if v.token == "" || !v.addr.IsValid() || h.failures.left(rateKey{addr: v.addr}, time.Now()) {
+		return nil
+	}
+	p := wire.NewProblem(wire.RateLimited, "too many tokens of this address were refused")
+	p.RetryAfter = comeBack(time.Second, failureBurst/failureRate*time.Second)
+	return p
+}
+
+// failed notes that a caller's token was refused.
+func (h *Hub) failed(v *caller) {
+	if v.token != "" && v.addr.IsValid() {
+		now := time.Now()
+		h.failures.bucket(rateKey{addr: v.addr}, now, failureRate, failureBurst).AllowN(now, 1)
+	}
+}
+
+// left tells whether there is something in a client's bucket.
+func (rs *rates) left(key rateKey, now time.Time) bool {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	l := rs.buckets[key]
+	return l == nil || l.TokensAt(now) >= 1
 }
 
 // bucket returns a client's bucket. A new one is full.

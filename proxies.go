@@ -46,6 +46,16 @@ func (h *Hub) clientAddress(r *http.Request) netip.Addr {
 	return h.proxies.client(peer.Addr().Unmap().WithZone(""), r.Header)
 }
 
+// secure tells whether a request's client came by TLS, here or to a trusted
+// proxy.
+func (h *Hub) secure(r *http.Request) bool {
+	if r.TLS != nil {
+		return true
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && h.proxies.trusts(peer.Addr().Unmap().WithZone("")) && r.Header.Get("X-Forwarded-Proto") == "https"
+}
+
 // client returns whom a connection's other side has passed on, by
 // X-Forwarded-For or Forwarded (RFC 7239): the last address of the list that is
 // not a trusted proxy's. What stands before it is what a stranger has sent.

@@ -169,7 +169,7 @@ func (h *Hub) serveRenew(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, p)
 		return
 	}
-	n, p := h.clients.renew(form.Get("old"), v)
+	n, p := h.renew(form.Get("old"), v)
 	if p != nil {
 		h.refuse(w, p)
 		return

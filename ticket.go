@@ -13,11 +13,12 @@ import (
 	"github.com/halley-comet/halley/internal/wire"
 )
 
-// ticketTime is how long a ticket is good for, and maxTickets how many there
-// are at a time.
+// ticketTime is how long a ticket is good for, maxTickets how many there are at
+// a time, and maxOwnTickets how many of them one user or address may have.
 const (
-	ticketTime = 10 * time.Second
-	maxTickets = 100_000
+	ticketTime    = 10 * time.Second
+	maxTickets    = 100_000
+	maxOwnTickets = 1000
 )
 
 // tickets stand for tokens where only a URL can be given: each once, and for
@@ -25,7 +26,8 @@ const (
 type tickets struct {
 	mu    sync.Mutex
 	all   map[[sha256.Size]byte]ticket
-	order []issued // oldest first
+	order []issued          // oldest first, those that are used included
+	owned map[rateKey]int32 // of those in order
 }
 
 type ticket struct {
@@ -35,27 +37,34 @@ type ticket struct {
 
 type issued struct {
 	key     [sha256.Size]byte
+	owner   rateKey
 	expires time.Time
 }
 
 // issue returns a ticket for a token. It reports false if there are too many.
-func (t *tickets) issue(token string, now time.Time) (string, bool) {
+func (t *tickets) issue(token string, owner rateKey, now time.Time) (string, bool) {
 	text := rand.Text()
 	key := sha256.Sum256([]byte(text))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for len(t.order) > 0 && !now.Before(t.order[0].expires) {
-		delete(t.all, t.order[0].key)
+		old := &t.order[0]
+		delete(t.all, old.key)
+		if t.owned[old.owner]--; t.owned[old.owner] == 0 {
+			delete(t.owned, old.owner)
+		}
 		t.order = t.order[1:]
 	}
-	if len(t.order) >= maxTickets {
+	if len(t.order) >= maxTickets || t.owned[owner] >= maxOwnTickets && owner != (rateKey{}) {
 		return "", false
 	}
 	if t.all == nil {
-		t.all = make(map[[sha256.Size]byte]ticket)
+		t.all, t.owned = make(map[[sha256.Size]byte]ticket), make(map[rateKey]int32)
 	}
-	t.all[key] = ticket{token, now.Add(ticketTime)}
-	t.order = append(t.order, issued{key, now.Add(ticketTime)})
+	expires := now.Add(ticketTime)
+	t.all[key] = ticket{token, expires}
+	t.order = append(t.order, issued{key, owner, expires})
+	t.owned[owner]++
 	return text, true
 }
 
@@ -92,7 +101,7 @@ func (h *Hub) serveTicket(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, p)
 		return
 	}
-	text, ok := h.tickets.issue(v.token, time.Now())
+	text, ok := h.tickets.issue(v.token, v.owner(), time.Now())
 	if !ok {
 		p := wire.NewProblem(wire.RateLimited, "too many tickets wait to be used")
 		p.RetryAfter = comeBack(time.Second, ticketTime)
@@ -125,12 +134,37 @@ func (h *Hub) setCookie(header http.Header, r *http.Request, form url.Values, v 
 	if v.source != inTicket || len(v.token) > maxCookie || r.Header.Get("User-Agent") == "" {
 		return
 	}
-	c := http.Cookie{
-		Name: h.opts.TokenCookie, Value: v.token, Path: strings.TrimSuffix(r.URL.Path, "/subscribe"), HttpOnly: true, SameSite: http.SameSiteStrictMode,
-		Secure: r.TLS != nil,
-	}
+	c := h.cookie(r)
+	c.Value = v.token
 	if e := v.grant.Expires; !e.IsZero() {
 		c.MaxAge = max(1, int(time.Until(e)/time.Second))
 	}
 	header.Add("Set-Cookie", c.String())
+}
+
+// forgetCookie has a browser forget a cookie that was refused, which no page
+// can: without it, the client may do what those without a token may.
+func (h *Hub) forgetCookie(header http.Header, r *http.Request, v *caller, p *wire.Problem) {
+	if v.source != inCookie {
+		return
+	}
+	switch p.Code {
+	case wire.Unauthorized, wire.TokenExpired, wire.TokenRevoked:
+		c := h.cookie(r)
+		c.MaxAge = -1
+		header.Add("Set-Cookie", c.String())
+	}
+}
+
+// cookie is what all cookies of a subscribe request are like. Its path is as
+// the client has it, which a program may have cut the mount from.
+func (h *Hub) cookie(r *http.Request) http.Cookie {
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	if !strings.HasPrefix(path, "/") || strings.ContainsRune(path, ';') {
+		path = r.URL.EscapedPath()
+	}
+	return http.Cookie{
+		Name: h.opts.TokenCookie, Path: strings.TrimSuffix(path, "/subscribe"),
+		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: h.secure(r),
+	}
 }

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -70,8 +69,8 @@ type WebhookOptions struct {
 //	{"token": "…", "origin": "https://app.example.com", "address": "203.0.113.7",
 //	 "headers": {"Cookie": "…"}}
 //
-// where what a client has not shown is left out. Address is the host of the
-// request's RemoteAddr. The application answers with
+// where what a client has not shown is left out. Address is the
+// client's, as far as that is known. The application answers with
 //
 //   - 200 and a JSON object of at most 64 KiB: Rights, and beside them user and
 //     id, which are the grant's User and ID, and expires, in Unix seconds, or
@@ -212,15 +211,14 @@ type question struct {
 
 func (w *Webhook) question(c halley.Credentials) question {
 	q := question{Token: c.Token}
+	if c.Address.IsValid() {
+		q.Address = c.Address.String()
+	}
 	r := c.Request
 	if r == nil {
 		return q
 	}
 	q.Origin = r.Header.Get("Origin")
-	q.Address = r.RemoteAddr
-	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
-		q.Address = host
-	}
 	for _, name := range w.options.Headers {
 		if values := r.Header[name]; len(values) > 0 {
 			if q.Headers == nil {

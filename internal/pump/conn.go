@@ -81,8 +81,8 @@ type ConnOptions struct {
 	From []engine.Cursor
 	// Timeout is how long a poll is held; 0 answers at once.
 	Timeout time.Duration
-	// Lease is what holds the connection, nil if nothing does.
-	Lease *Lease
+	// Place is where a lease holds the connection, nil if none does.
+	Place *Place
 	// Owner is what Kind's functions are told of the connection.
 	Owner any
 }
@@ -273,6 +273,17 @@ func (c *Conn) Expire() {
 // End ends the connection with a control, once what it was handed is written.
 func (c *Conn) End(ctrl *wire.Control) {
 	c.worker.inbox.put(command{conn: c, do: func(w *worker, c *Conn) { w.end(c, ctrl) }})
+}
+
+// endSoon is End, and cuts the connection if its client has not taken the
+// control within a moment: what it is sent it has no right to any more.
+func (c *Conn) endSoon(ctrl *wire.Control) {
+	c.worker.inbox.put(command{conn: c, do: func(w *worker, c *Conn) {
+		if w.end(c, ctrl); c.state != gone && !c.kind.Poll {
+			c.limit = w.wheel.at + w.linger
+			w.keepTime(c)
+		}
+	}})
 }
 
 // Send sends a control, and returns when it was handed over: so that who calls

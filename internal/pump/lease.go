@@ -11,8 +11,9 @@ import (
 type Lease struct {
 	// Owner is whose it is, for those that have only the lease.
 	Owner any
-	// Count is called with 1 for each connection that begins to be held, and
-	// with -1 when it is over, in any goroutine. Nil does nothing.
+	// Count is called with 1 for each connection that begins to be held and had
+	// no Place, and with -1 when one is over, in any goroutine. Nil does
+	// nothing.
 	Count func(n int64)
 
 	mu    sync.Mutex
@@ -20,13 +21,49 @@ type Lease struct {
 	ended *wire.Control // guarded by mu: what connections are told; nil while it lasts
 }
 
-// End ends all connections with a control, and those that come later.
+// A Place is that of one connection under a lease. Who makes it has counted it:
+// so that of those that come at once no more get one than there are.
+type Place struct {
+	Lease *Lease
+	taken bool
+}
+
+// Taken tells whether a connection has come to the place. Its end is then told
+// to Count.
+func (p *Place) Taken() bool { return p.taken }
+
+// Held returns what holds a connection that has the place, which may be nil.
+func (p *Place) Held() *Lease {
+	if p == nil {
+		return nil
+	}
+	return p.Lease
+}
+
+// take has a connection come to the place that join gives to its worker, unless
+// join reports false. The worker lets go of it only then, however soon it ends.
+func (p *Place) take(c *Conn, join func() bool) bool {
+	if p == nil {
+		return join()
+	}
+	l := p.Lease
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p.taken = join()
+	if p.taken {
+		l.put(c)
+	}
+	return p.taken
+}
+
+// End ends all connections with a control, and those that come later. Those
+// whose clients do not read it are cut in a moment.
 func (l *Lease) End(ctrl *wire.Control) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ended = ctrl
 	for c := range l.conns {
-		c.End(ctrl)
+		c.endSoon(ctrl)
 	}
 }
 
@@ -37,17 +74,24 @@ func (l *Lease) Len() int {
 	return len(l.conns)
 }
 
-// add has the lease hold a connection. It may be over already.
-func (l *Lease) add(c *Conn) {
-	l.mu.Lock()
+// put notes that the lease holds a connection, and tells it if that is over. mu
+// is held.
+func (l *Lease) put(c *Conn) {
 	if l.conns == nil {
 		l.conns = make(map[*Conn]struct{})
 	}
-	_, held := l.conns[c]
 	l.conns[c] = struct{}{}
 	if l.ended != nil {
-		c.End(l.ended)
+		c.endSoon(l.ended)
 	}
+}
+
+// add has the lease hold a connection that had another, and may be over
+// already.
+func (l *Lease) add(c *Conn) {
+	l.mu.Lock()
+	_, held := l.conns[c]
+	l.put(c)
 	l.mu.Unlock()
 	if !held {
 		l.count(1)

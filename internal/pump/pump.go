@@ -168,13 +168,11 @@ func (p *Pump) Join(o ConnOptions) *Conn {
 	c.slot = newSlot()
 	p.conns.Add(1)
 	join := func(w *worker, c *Conn) {
-		w.hold(c, o.Lease)
+		w.hold(c, o.Place.Held())
 		w.join(c, o.Channels, o.Timeout)
 	}
-	if !c.worker.inbox.put(command{conn: c, do: join}) {
+	if !o.Place.take(c, func() bool { return c.worker.inbox.put(command{conn: c, do: join}) }) {
 		p.conns.Add(-1)
-	} else if o.Lease != nil {
-		o.Lease.add(c)
 	}
 	return c
 }

@@ -87,13 +87,13 @@ func (p *Pump) Park(o ConnOptions, s Socket) *Conn {
 	}
 	p.conns.Add(1)
 	park := func(w *worker, c *Conn) {
+		w.hold(c, o.Place.Held())
 		if err := w.watch(c); err != nil {
 			w.pump.opts.Logger.Error("halley: a socket cannot be polled", "error", err)
 			w.leave(c)
 			return
 		}
 		w.setLayer(c, s.Layer)
-		w.hold(c, o.Lease)
 		w.join(c, o.Channels, o.Timeout)
 		if len(s.Input) > 0 && c.fd >= 0 && c.kind.Parked.Input != nil && !c.kind.Parked.Input(c, s.Input) {
 			c.on(paused)
@@ -103,11 +103,9 @@ func (p *Pump) Park(o ConnOptions, s Socket) *Conn {
 			w.readInput(c)
 		}
 	}
-	if !c.worker.inbox.put(command{conn: c, do: park}) {
+	if !o.Place.take(c, func() bool { return c.worker.inbox.put(command{conn: c, do: park}) }) {
 		p.conns.Add(-1)
 		c.closeFD()
-	} else if o.Lease != nil {
-		o.Lease.add(c)
 	}
 	return c
 }

@@ -57,10 +57,10 @@ func (c *Conn) Join(o ConnOptions, head []byte) {
 	c.kind, c.owner, c.state = o.Kind, o.Owner, behind
 	c.rare = &rare{cursor: o.After, from: o.From, head: head}
 	w.pump.conns.Add(1)
-	if o.Lease != nil {
-		w.hold(c, o.Lease)
-		o.Lease.add(c)
-	}
+	o.Place.take(c, func() bool {
+		w.hold(c, o.Place.Held())
+		return true
+	})
 	w.join(c, o.Channels, o.Timeout)
 }
 

@@ -141,9 +141,13 @@ func (w *worker) due(c *Conn) {
 		return
 	case c.limit != 0 && int32(w.wheel.at-c.limit) >= 0:
 		c.limit = 0
-		if w.drained != nil {
+		switch {
+		case c.ending(): // and its client does not take the reason
+			w.cut(c, c.reason())
+			return
+		case w.drained != nil:
 			w.sendAway(c)
-		} else {
+		default:
 			w.end(c, nil)
 		}
 	case c.is(blocked):

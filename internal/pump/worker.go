@@ -367,6 +367,7 @@ func (w *worker) finish(c *Conn, f Flush) {
 		f.Position = f.Items[n-1].Message.ID
 	}
 	f.Last = true
+	w.letGo(c) // before a poll's answer: the client may come again at once
 	w.offer(c, f)
 	w.forget(c, c.reason())
 }

@@ -72,10 +72,10 @@ func (p *Prepared) StartAt(cursor, lastEventID []byte) (Start, bool) {
 }
 
 // Join subscribes a visitor to channels, from a position. Key is a WebSocket's;
-// lease holds the connection, if it is not nil.
-func (p *Prepared) Join(c *pump.Conn, channels []string, after engine.Cursor, key []byte, lease *pump.Lease) {
+// place is where a lease holds the connection, if it is not nil.
+func (p *Prepared) Join(c *pump.Conn, channels []string, after engine.Cursor, key []byte, place *pump.Place) {
 	var head []byte
-	o := pump.ConnOptions{Kind: p.kind, Channels: channels, After: after, Lease: lease}
+	o := pump.ConnOptions{Kind: p.kind, Channels: channels, After: after, Place: place}
 	switch {
 	case p.kind.Poll:
 		o.Timeout, o.Owner = p.q.Timeout, p

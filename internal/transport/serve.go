@@ -11,10 +11,10 @@ import (
 
 // Serve answers a subscribe request, and returns when the response is over, or
 // true when it goes on without the caller. after is where it starts, the zero
-// Cursor being the oldest message retained; lease holds the connection, if it
-// is not nil.
-func (s *Server) Serve(w http.ResponseWriter, r *http.Request, q *Request, after engine.Cursor, lease *pump.Lease) (parked bool) {
-	o := pump.ConnOptions{Channels: q.Channels, After: after, Lease: lease}
+// Cursor being the oldest message retained; place is where a lease holds the
+// connection, if it is not nil.
+func (s *Server) Serve(w http.ResponseWriter, r *http.Request, q *Request, after engine.Cursor, place *pump.Place) (parked bool) {
+	o := pump.ConnOptions{Channels: q.Channels, After: after, Place: place}
 	switch q.Transport {
 	case LongPolling, JSONP:
 		return s.servePoll(w, r, q, o)

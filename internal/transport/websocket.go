@@ -116,7 +116,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, q *Reque
 
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	client := &webSocketClient{server: s, conn: conn, lease: o.Lease}
+	client := &webSocketClient{server: s, conn: conn, lease: o.Place.Held()}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

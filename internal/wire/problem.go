@@ -96,7 +96,7 @@ var kinds = map[Code]struct {
 	ForbiddenChannel:  {403, "The channel is not allowed"},
 	Forbidden:         {403, "The request is not allowed"},
 	AuthUnavailable:   {503, "The authorizer is not available"},
-	RateLimited:       {429, "The client publishes too much"},
+	RateLimited:       {429, "The client does too much at once"},
 	ConnectionLimit:   {429, "The client holds as many connections as it may"},
 	TooManyConns:      {503, "The server holds as many connections as it may"},
 	Overloaded:        {503, "The server takes no more clients at this moment"},
