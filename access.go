@@ -156,12 +156,22 @@ func (h *Hub) grant(r *http.Request, v *caller) *wire.Problem {
 		p := wire.NewProblem(wire.AuthUnavailable, "nobody could say what this client may do")
 		p.RetryAfter = comeBack(time.Second, 4*time.Second)
 		return p
+	}
+	if p := h.current(g); p != nil {
+		return p
+	}
+	v.grant = g
+	return nil
+}
+
+// current tells why a grant is good no more.
+func (h *Hub) current(g *Grant) *wire.Problem {
+	switch {
 	case !g.Expires.IsZero() && !time.Now().Before(g.Expires):
 		return tokenExpired()
 	case h.revoked.includes(g):
 		return tokenRevoked()
 	}
-	v.grant = g
 	return nil
 }
 
@@ -225,11 +235,8 @@ func (h *Hub) holder(l *pump.Lease) (*caller, *wire.Problem) {
 	}
 	c := l.Owner.(*client)
 	v := &caller{grant: h.clients.current(c), client: c.key.addr, addr: c.key.addr}
-	switch {
-	case !v.grant.Expires.IsZero() && !time.Now().Before(v.grant.Expires):
-		return nil, tokenExpired()
-	case h.revoked.includes(v.grant):
-		return nil, tokenRevoked()
+	if p := h.current(v.grant); p != nil {
+		return nil, p
 	}
 	return v, nil
 }

@@ -43,6 +43,8 @@ type Hub struct {
 	meters    *meters
 	tracer    trace.Tracer // nil for no spans
 
+	framings atomic.Int32 // of front ends
+
 	draining atomic.Bool
 	drained  atomic.Pointer[time.Time] // when all will have left; nil unless the hub drains
 	admit    *rate.Limiter             // nil if there is no bound

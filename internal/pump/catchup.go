@@ -82,8 +82,8 @@ func (w *worker) catchUp(c *Conn) {
 	}
 	end := w.pump.engine.End()
 	at, slow := c.rare.cursor, w.slowRead(c)
-	if at == end { // as those that come back from an answer are
-		w.page(c, pageRead{Page: engine.Page{Start: at, End: at}}, nil)
+	if at == end || c.kind.Poll && len(c.set.names()) == 0 { // as those that come back from an answer are, or want nothing
+		w.page(c, pageRead{Page: engine.Page{Start: end, End: end}}, nil)
 		return
 	}
 	q := engine.Query{Channels: c.set.names(), After: at, From: c.rare.since(end.Epoch), Limit: flushItems, Bytes: flushBytes}

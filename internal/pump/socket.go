@@ -558,6 +558,10 @@ func (w *worker) sayGoodbye(c *Conn) {
 	w.wheel.set(c, c.touched+w.linger)
 }
 
+// HasGone tells whether a socket's client has closed it, as far as that has come
+// here.
+func HasGone(fd int) bool { return hasGone(int32(fd)) }
+
 // SendNow writes to a socket what it takes at once. It returns the number of
 // bytes, or -1 if the socket is broken.
 func SendNow(fd int, b []byte) int { return sendTo(int32(fd), b) }

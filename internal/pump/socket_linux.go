@@ -163,6 +163,21 @@ func sendTo(fd int32, b []byte) int {
 	}
 }
 
+// hasGone looks at what comes next from a socket, which may be its end.
+func hasGone(fd int32) bool {
+	var b [1]byte
+	for {
+		n, _, errno := syscall.RawSyscall6(sysRecvfrom, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_DONTWAIT|syscall.MSG_PEEK, 0, 0)
+		switch errno {
+		case 0:
+			return n == 0
+		case syscall.EINTR:
+		default:
+			return errno != syscall.EAGAIN
+		}
+	}
+}
+
 // receive reads from a socket into b.
 func receive(fd int32, b []byte) ([]byte, error) {
 	for {

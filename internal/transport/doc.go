@@ -101,7 +101,7 @@ func New(o Options) *Server {
 		s.kinds[slot], s.kinds[slot+chunkedSlots] = t.kind(), s.parkedKind(t)
 	}
 	s.webSockets = s.webSocketKind(0)
-	s.held = map[string]*pump.Kind{LongPolling: s.heldKind(LongPolling), JSONP: s.heldKind(JSONP)}
+	s.held = map[string]*pump.Kind{LongPolling: s.heldKind(envelopes{}, LongPolling), JSONP: s.heldKind(envelopes{}, JSONP)}
 	return s
 }
 

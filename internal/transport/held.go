@@ -34,6 +34,7 @@ type heldPoll struct {
 	// header is the answer's, as far as it is known yet. Most are the same.
 	header unique.Handle[string]
 	q      Request
+	front  *FrontPoll // answers in the place of q, if it is not nil
 	// last is set if the connection ends with the answer.
 	last bool
 }
@@ -43,12 +44,19 @@ type heldPoll struct {
 func (s *Server) parkPoll(conn net.Conn, input []byte, back handback.Func, h http.Header, r *http.Request, q *Request, o pump.ConnOptions) (parked bool) {
 	p := &heldPoll{server: s, conn: conn, input: input, back: back, q: *q, last: r.Close}
 	p.q.Channels = nil // the pump has them
+	h.Set("Content-Type", pollType(q))
+	return s.park(p, h, r, o, pollKinds[q.Transport], s.held[q.Transport], func(*pump.Conn) {})
+}
+
+// park holds a poll whose connection was hijacked, as one of two kinds: without
+// the caller if that is possible. Joined is called with what the pump has of it.
+func (s *Server) park(p *heldPoll, h http.Header, r *http.Request, o pump.ConnOptions, plain, parked *pump.Kind, joined func(*pump.Conn)) bool {
+	conn := p.conn
 	p.http, _ = r.Context().Value(http.ServerContextKey).(*http.Server)
 	if p.last || p.http == nil {
 		p.last = true
 		h.Set("Connection", "close")
 	}
-	h.Set("Content-Type", pollType(q))
 	p.header = unique.Make(HeaderLines(h))
 	fd, ok := 0, false
 	if below := socket.TLSOf(conn); below != nil {
@@ -59,31 +67,43 @@ func (s *Server) parkPoll(conn net.Conn, input []byte, back handback.Func, h htt
 	}
 	if ok {
 		p.fd = fd
-		o.Kind, o.Owner = s.held[q.Transport], p
-		s.Pump.Park(o, pump.Socket{FD: fd, Borrowed: true})
+		o.Kind, o.Owner = parked, p
+		joined(s.Pump.Park(o, pump.Socket{FD: fd, Borrowed: true}))
 		return true
 	}
-	o.Kind = pollKinds[q.Transport]
+	o.Kind = plain
 	c := s.Pump.Join(o)
+	joined(c)
 	ctx, stop := p.watch()
 	f, err := c.Next(ctx)
 	c.Leave()
 	if !stop() {
-		_ = conn.Close() // the client has gone
+		p.gone()
 		return false
 	}
 	if err != nil {
-		f = pump.Flush{Items: []pump.Item{{Control: &wire.Control{Kind: wire.Error, Problem: wire.NewProblem(wire.Draining, "come back in a moment")}}}}
+		f = closedFlush()
 	}
 	p.write(p.answer(f))
 	return false
 }
 
+// closedFlush is what a poll gets that the pump's end has met.
+func closedFlush() pump.Flush {
+	return pump.Flush{Items: []pump.Item{{Control: &wire.Control{Kind: wire.Error, Problem: wire.NewProblem(wire.Draining, "come back in a moment")}}}}
+}
+
 // heldKind is what polls have in common whose connections are parked.
-func (s *Server) heldKind(transport string) *pump.Kind {
-	return &pump.Kind{Framing: envelopes{}, Class: Class(transport), Poll: true, Parked: pump.Parked{
+func (s *Server) heldKind(framing pump.Framing, transport string) *pump.Kind {
+	return &pump.Kind{Framing: framing, Class: Class(transport), Poll: true, Parked: pump.Parked{
 		Answer: func(c *pump.Conn, f pump.Flush) {
 			p := c.Owner().(*heldPoll)
+			if p.front != nil && pump.HasGone(p.fd) {
+				// It could still be written to, for nobody.
+				p.gone()
+				s.Gone()
+				return
+			}
 			b := p.answer(f)
 			n := 0
 			if !p.tls { // which may have to wait
@@ -92,7 +112,7 @@ func (s *Server) heldKind(transport string) *pump.Kind {
 			s.Gone()
 			switch {
 			case n < 0:
-				_ = p.conn.Close() // the client has gone
+				p.gone()
 			case n < len(b):
 				p.server.tasks.Go(func() { p.write(b[n:]) })
 			default:
@@ -100,14 +120,25 @@ func (s *Server) heldKind(transport string) *pump.Kind {
 			}
 		},
 		Gone: func(c *pump.Conn) {
-			_ = c.Owner().(*heldPoll).conn.Close() // the client has gone, or the pump is closed
+			c.Owner().(*heldPoll).gone() // or the pump is closed
 			s.Gone()
 		},
 	}}
 }
 
+// gone is called when the client has gone.
+func (p *heldPoll) gone() {
+	_ = p.conn.Close()
+	if p.front != nil {
+		p.front.Gone()
+	}
+}
+
 // answer returns the response.
 func (p *heldPoll) answer(f pump.Flush) []byte {
+	if p.front != nil {
+		return AppendResponse(nil, p.header.Value(), p.front.Answer(f))
+	}
 	return p.server.pollResponse(&p.q, p.header.Value(), f)
 }
 
@@ -145,7 +176,7 @@ func (p *heldPoll) write(b []byte) {
 	_, err := body.Write(b)
 	body.end()
 	if err != nil {
-		_ = p.conn.Close() // the client has gone
+		p.gone()
 		return
 	}
 	p.next()

@@ -1,0 +1,317 @@
+package halley
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/pump"
+	"github.com/halley-comet/halley/internal/transport"
+	"github.com/halley-comet/halley/internal/wire"
+)
+
+// A front end is a protocol that clients speak. The native one is the hub's
+// own. Others are handlers that stand beside it: they read their own requests,
+// and use what is here to find out who makes them (Identify), to store
+// (Client.Publish), and to hold requests until there is something to say
+// (NewPolls). Package bayeux is one.
+
+// A Problem is an error as clients are told it (RFC 9457).
+type Problem = wire.Problem
+
+// Guard checks what every request to a front end must keep: the Host that it
+// names, and the Origin of the page that makes it. It sets the headers that
+// every response has, those of CORS among them, and answers OPTIONS. Methods
+// are those that there are, as Allow has them ("GET, POST"). It reports false
+// if the request has been answered.
+func (h *Hub) Guard(w http.ResponseWriter, r *http.Request, methods string) bool {
+	header := w.Header()
+	p := h.begin(header, r)
+	switch {
+	case p != nil:
+	case r.Method == http.MethodOptions:
+		header.Set("Allow", methods+", OPTIONS")
+		h.setPreflight(header, r, methods)
+		w.WriteHeader(http.StatusNoContent)
+		return false
+	case !allows(methods, r.Method):
+		p = wire.NewProblem(wire.MethodNotAllowed, fmt.Sprintf("%.20q is not allowed here", r.Method))
+		p.Allow = methods + ", OPTIONS"
+	default:
+		p = h.checkOrigin(r)
+	}
+	if p != nil {
+		h.refuse(w, p)
+		return false
+	}
+	return true
+}
+
+// A Client is who makes a request to a front end.
+type Client struct {
+	hub    *Hub
+	caller *caller
+}
+
+// Identify finds out who makes a request: by a token, where the front end has
+// one from elsewhere, or else by the request as the native protocol does it:
+// its Authorization header, the parameters ticket and token of its URL, or a
+// cookie. Without an Authorizer everybody is alike. The error is a *Problem.
+func (h *Hub) Identify(r *http.Request, token string) (*Client, error) {
+	var form url.Values
+	if token != "" {
+		form = url.Values{"token": {token}}
+		if r.Header["Authorization"] != nil {
+			r = r.Clone(r.Context())
+			r.Header.Del("Authorization")
+		}
+	} else {
+		var p *wire.Problem
+		if form, p = query(r); p != nil {
+			return nil, p
+		}
+	}
+	v, p := h.authorize(r, form)
+	if p != nil {
+		return nil, p
+	}
+	return &Client{h, v}, nil
+}
+
+// Grant returns what the client may do.
+func (c *Client) Grant() *Grant { return c.caller.grant }
+
+// HasToken tells whether the client has shown a token, be it in a cookie.
+func (c *Client) HasToken() bool { return c.caller.token != "" }
+
+// CheckSubscribe returns a *Problem if the client may not read one of some
+// names and patterns, and else nil.
+func (c *Client) CheckSubscribe(channels ...string) error {
+	if p := c.hub.current(c.caller.grant); p != nil {
+		return p
+	}
+	if p := c.caller.grant.maySubscribe(channels); p != nil {
+		return p
+	}
+	return nil
+}
+
+// CheckPublish returns a *Problem if the client may not publish messages now,
+// and else nil: it asks for the rights to their channels, for what the
+// messages are, and for how much the client has published. The messages count
+// as published then.
+func (c *Client) CheckPublish(messages ...Message) error {
+	if p := c.hub.current(c.caller.grant); p != nil {
+		return p
+	}
+	for i := range messages {
+		if p := c.hub.checkPublish(&messages[i]); p != nil {
+			return p
+		}
+	}
+	if p := c.hub.mayAppend(c.caller, messages); p != nil {
+		return p
+	}
+	return nil
+}
+
+// Polls are requests that are held until there is something to answer, all of
+// one front end.
+type Polls struct {
+	hub  *Hub
+	kind *transport.FrontKind
+}
+
+// NewPolls returns a front end's polls, whose messages are written by a
+// function: what it appends is shared by all polls that get the message.
+func (h *Hub) NewPolls(appendMessage func(dst []byte, m *Message) []byte) *Polls {
+	return &Polls{h, h.transports.NewFrontKind(&frontFraming{appendMessage, int(h.framings.Add(1)) - 1 + pump.Slots})}
+}
+
+// A frontFraming is one of a front end.
+type frontFraming struct {
+	appendMessage func(dst []byte, m *engine.Message) []byte
+	slot          int
+}
+
+func (f *frontFraming) Slot() int { return f.slot }
+
+func (f *frontFraming) AppendMessage(dst []byte, m *engine.Message) []byte {
+	return f.appendMessage(dst, m)
+}
+
+func (*frontFraming) AppendControl(dst []byte, _ *wire.Control) []byte { return dst }
+
+// A Poll is one request that is held. Its exported fields are set before Serve
+// is called.
+type Poll struct {
+	// Channels are names and patterns, each once. There may be none.
+	Channels []string
+	// From are the starts of Channels, at the same places. The zero Cursor is
+	// before the oldest message.
+	From []Cursor
+	// Timeout is when it is answered if there is nothing to say; 0 is at once.
+	Timeout time.Duration
+	// ContentType is the answer's.
+	ContentType string
+	// Answer returns the answer's body. It is called once, maybe before Serve
+	// returns, and must not block: it may be called by who brings messages to
+	// others.
+	Answer func(PollAnswer) []byte
+	// Gone is called if the client went before the answer, or if it is known to
+	// have gone before it had all of it.
+	Gone func()
+
+	mu       sync.Mutex
+	conn     *pump.Conn
+	finished bool
+	altered  int
+}
+
+// A PollAnswer is what a poll is answered with.
+type PollAnswer struct {
+	// Messages are as the function of NewPolls has written them. They are not
+	// to be changed.
+	Messages [][]byte
+	// Position is where the poll stands after them.
+	Position Cursor
+	// Gap is set if messages may be missing before those that are here.
+	Gap bool
+	// Altered is how many calls of Alter hold for the answer.
+	Altered int
+	// Err is a *Problem if the poll ends for another reason: the client's token
+	// has run out, say. Position is not set then.
+	Err error
+}
+
+// Serve holds a request of a client, who must be allowed to read the poll's
+// channels. It may return before the answer. The error is a *Problem for who
+// is to come back later; then nothing was answered.
+func (ps *Polls) Serve(w http.ResponseWriter, r *http.Request, c *Client, p *Poll) error {
+	h := ps.hub
+	q := &transport.Request{Transport: transport.LongPolling}
+	p.mu.Lock()
+	o := pump.ConnOptions{Timeout: p.Timeout}
+	o.Channels, o.After, o.From = starts(p.Channels, p.From, h.engine.End())
+	if problem := h.enter(q, o.After); problem != nil {
+		p.mu.Unlock()
+		return problem
+	}
+	held, problem := h.hold(c.caller, 1)
+	if problem != nil {
+		p.mu.Unlock()
+		h.leave()
+		return problem
+	}
+	o.Place = held.place()
+	if p.finished {
+		o.Timeout = 0
+	}
+	w.Header().Set("Content-Type", p.ContentType)
+	unlock := sync.OnceFunc(p.mu.Unlock)
+	front := &transport.FrontPoll{Answer: p.answer, Gone: p.Gone}
+	parked := false
+	defer func() {
+		unlock()
+		h.release(held)
+		if !parked {
+			h.leave()
+		}
+	}()
+	parked = h.transports.ServeFront(w, r, ps.kind, front, o, func(conn *pump.Conn) {
+		p.conn = conn
+		unlock()
+	})
+	return nil
+}
+
+// starts returns what a connection is joined with that has a start for each
+// channel.
+func starts(channels []string, from []Cursor, end Cursor) (names []string, after Cursor, each []Cursor) {
+	order := make([]int, len(channels))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		if channels[a] < channels[b] {
+			return -1
+		}
+		return 1
+	})
+	after, same := end, true
+	for n, i := range order {
+		names = append(names, channels[i])
+		if n == 0 || pump.Earlier(from[i], after, end.Epoch) {
+			after = from[i]
+		}
+		same = same && from[i] == from[order[0]]
+	}
+	if same {
+		return names, after, nil
+	}
+	each = make([]Cursor, len(names))
+	for n, i := range order {
+		each[n] = from[i]
+	}
+	return names, after, each
+}
+
+// answer returns the body for what the pump has.
+func (p *Poll) answer(f pump.Flush) []byte {
+	a := PollAnswer{Position: f.Position, Altered: p.altered}
+	for _, it := range f.Items {
+		switch {
+		case it.Message != nil:
+			a.Messages = append(a.Messages, it.Bytes)
+		case it.Control.Kind == wire.Gap:
+			a.Gap = true
+		case it.Control.Kind == wire.Error:
+			a.Err = it.Control.Problem
+		case it.Control.Kind == wire.Reconnect:
+			problem := wire.NewProblem(wire.EngineUnavailable, "come back in a moment")
+			problem.RetryAfter = it.Control.Delay
+			a.Err = problem
+		}
+	}
+	return p.Answer(a)
+}
+
+// Finish has the poll answered with what there is.
+func (p *Poll) Finish() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.finished = true
+	if p.conn != nil {
+		p.conn.Expire()
+	}
+}
+
+// Alter adds channels, with where they start, and removes others. It does
+// nothing to a poll that is answered already.
+func (p *Poll) Alter(add map[string]Cursor, remove []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn != nil {
+		p.conn.Alter(add, remove, func() { p.altered++ })
+		return
+	}
+	p.altered++
+	p.drop(remove)
+	for name, from := range add {
+		p.drop([]string{name})
+		p.Channels, p.From = append(p.Channels, name), append(p.From, from)
+	}
+}
+
+// drop removes channels before the poll is served.
+func (p *Poll) drop(names []string) {
+	for _, name := range names {
+		if i := slices.Index(p.Channels, name); i >= 0 {
+			p.Channels, p.From = slices.Delete(p.Channels, i, i+1), slices.Delete(p.From, i, i+1)
+		}
+	}
+}
