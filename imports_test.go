@@ -31,6 +31,7 @@ func TestImports(t *testing.T) {
 	for pkg, allowed := range map[string][]string{
 		".":                    hub,
 		"./auth":               {"", "/client", "/engine", "/internal/front", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/transport", "/internal/wire", "github.com/gobwas/", "github.com/golang-jwt/", "github.com/MicahParks/", "github.com/hashicorp/golang-lru/", "golang.org/x/sync/singleflight", "golang.org/x/time/rate", "github.com/cespare/xxhash/", "go.opentelemetry.io/otel/"},
+		"./bayeux":             slices.Concat([]string{""}, hub),
 		"./engine":             nil,
 		"./engine/memory":      {"/engine", "/engine/internal/bell"},
 		"./engine/disk":        slices.Concat([]string{"/engine", "/engine/internal/bell"}, pebble, prometheus),

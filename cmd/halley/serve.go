@@ -19,6 +19,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/halley-comet/halley"
+	"github.com/halley-comet/halley/bayeux"
 	"github.com/halley-comet/halley/cmd/halley/demo"
 	"github.com/halley-comet/halley/engine/disk"
 )
@@ -32,6 +33,7 @@ type serveCmd struct {
 	TLSCert string `name:"tls-cert" env:"HALLEY_TLS_CERT" help:"Certificate chain, PEM; serves HTTPS." placeholder:"FILE"`
 	TLSKey  string `name:"tls-key" env:"HALLEY_TLS_KEY" help:"The certificate's key, PEM." placeholder:"FILE"`
 	Demo    bool   `default:"true" negatable:"" env:"HALLEY_DEMO" help:"Serve the demo pages at / (on)."`
+	Bayeux  bool   `default:"true" negatable:"" env:"HALLEY_BAYEUX" help:"Serve CometD and Faye clients at /bayeux (on)."`
 
 	Engine string `default:"disk" enum:"disk,memory,nats" env:"HALLEY_ENGINE" help:"Where messages are kept: disk or memory (${default}); nats is not in this version." placeholder:"NAME"`
 	dataDir
@@ -111,7 +113,14 @@ func (c *serveCmd) Run() (err error) {
 	if err := c.access.check(listener.Addr()); err != nil {
 		return err
 	}
-	server := c.newServer(hub)
+	var front *bayeux.Handler
+	if c.Bayeux {
+		if front, err = bayeux.New(hub, &bayeux.Options{MaxBody: int(c.MaxBody), MaxSubscriptions: c.MaxChannels}); err != nil {
+			return err
+		}
+		defer front.Close()
+	}
+	server := c.newServer(hub, front)
 	hup, reload := make(chan os.Signal, 1), func() {}
 	scheme := "http"
 	if c.TLSCert != "" || c.TLSKey != "" {
@@ -142,13 +151,13 @@ func (c *serveCmd) Run() (err error) {
 		}
 	}
 	served := make(chan error, 1)
-	front := hub.Front(server, listener)
+	socket := hub.Front(server, listener)
 	go func() {
 		if scheme == "https" {
-			served <- server.ServeTLS(front, "", "")
+			served <- server.ServeTLS(socket, "", "")
 			return
 		}
-		served <- server.Serve(front)
+		served <- server.Serve(socket)
 	}()
 	if addr, ok := listener.Addr().(*net.TCPAddr); ok && !addr.IP.IsLoopback() {
 		if len(c.Hosts) == 0 {
@@ -175,7 +184,7 @@ func (c *serveCmd) Run() (err error) {
 	stop()                // a second signal ends the program at once
 	var kept net.Listener // unless the socket goes with this process
 	if handedOver || next != nil {
-		kept = front
+		kept = socket
 	}
 	if err := c.drain(hub, server, kept); err != nil {
 		return err
@@ -245,10 +254,14 @@ func (c *serveCmd) options() *halley.Options {
 	return o
 }
 
-func (c *serveCmd) newServer(hub *halley.Hub) *http.Server {
+func (c *serveCmd) newServer(hub *halley.Hub, front *bayeux.Handler) *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("/comet", hub) // not redirected, but told that there is nothing
 	mux.Handle("/comet/", hub)
+	if front != nil {
+		mux.Handle("/bayeux", front)
+		mux.Handle("/bayeux/", front)
+	}
 	handleHealth(mux, hub)
 	if c.Demo {
 		mux.Handle("/", demo.Handler(hub, c.Hosts))

@@ -1,0 +1,219 @@
+package bayeux
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/halley-comet/halley"
+)
+
+// A connect is a request that is held for a session: a /meta/connect, with what
+// else it asked for ("Connect").
+type connect struct {
+	session *Session
+	poll    *halley.Poll
+	m       *message
+	replies [][]byte // to the request's other messages
+	wrap    func([]byte) []byte
+	remote  string
+	begun   time.Time
+	advice  string        // for this reply alone
+	pause   time.Duration // that it tells the client
+	altered int           // calls of poll.Alter
+	stream  bool          // it has no reply of its own
+
+	// confirms is set if it came by the connection of the last reply, after it.
+	confirms bool
+
+	replaced *connect // guarded by session.mu: what has come in its place
+	answered bool     // guarded by session.mu
+	browser  string
+}
+
+// hold serves a connect, whose request is of a client. It returns once it is
+// answered or goes on without the caller.
+func (s *Session) hold(w http.ResponseWriter, r *http.Request, client *halley.Client, c *connect, timeout time.Duration) error {
+	h := s.handler
+	c.session, c.remote, c.begun = s, r.RemoteAddr, time.Now()
+	c.poll = &halley.Poll{Timeout: timeout, ContentType: w.Header().Get("Content-Type"), Answer: c.answer, Gone: c.gone}
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return errEnded
+	}
+	if old := s.held; old != nil {
+		old.replaced = c
+		old.poll.Finish()
+	}
+	if !c.stream || s.mark != nil && s.mark.lost {
+		s.settle(c)
+	} else {
+		s.arrived()
+	}
+	if timeout > 0 && len(s.queue) > 0 {
+		c.poll.Timeout = 0
+	}
+	s.starts(c.poll)
+	s.held, s.pause = c, c.pause
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.mu.Unlock()
+	err := h.pollsFor(s).Serve(w, r, client, c.poll)
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		c.release()
+		s.wait()
+	}
+	return err
+}
+
+var errEnded = errors.New("the session has ended")
+
+// release notes that the connect is held no more. The session's mu is held.
+func (c *connect) release() {
+	if c.session.held == c {
+		c.session.held = nil
+	}
+	c.session.handler.browserLeft(c)
+}
+
+// gone is called if the client has gone: before the answer, or with it.
+func (c *connect) gone() {
+	s := c.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.release()
+	if c.answered && s.mark != nil && s.mark.by == c {
+		s.mark.lost = true
+	}
+	s.wait()
+}
+
+// answer returns the response: the messages come before the connect's reply, as
+// some clients look at nothing after it.
+func (c *connect) answer(a halley.PollAnswer) []byte {
+	s := c.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	current := s.held == c
+	c.answered = true
+	c.release()
+	b := []byte{'['}
+	add := func(message []byte) {
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = append(b, message...)
+	}
+	for _, r := range c.replies {
+		add(r)
+	}
+	var ext []string
+	r := newReply(c.m, true)
+	switch {
+	case s.ended:
+		r = newReply(c.m, false).text("error", fault(402, s.id, "the session has ended"))
+		c.advice = `{"reconnect":"handshake","interval":0}`
+	case c.replaced != nil && c.replaced.stream && !c.stream: // it goes on there
+	case c.replaced != nil || !current:
+		r = newReply(c.m, false).text("error", fault(408, s.id, "another connect of the session has come"))
+		c.advice = `{"reconnect":"none"}`
+	case a.Err != nil:
+		r = c.failed(a.Err)
+	default:
+		for _, m := range s.queue[:s.took(c, &a)] {
+			add(m)
+		}
+		for _, m := range a.Messages {
+			add(m)
+		}
+		if s.ack {
+			ext = append(ext, s.ackExt())
+		}
+		if a.Gap {
+			ext = append(ext, `"gap":true`)
+		}
+		s.wait()
+	}
+	if !c.stream {
+		add(s.handler.connectReply(c, r, ext))
+	}
+	b = append(b, ']')
+	if c.wrap != nil {
+		b = c.wrap(b)
+	}
+	return b
+}
+
+// failed returns the reply to a connect that ends for a reason of its own.
+func (c *connect) failed(err error) *reply {
+	s := c.session
+	r := newReply(c.m, false).text("error", errorText(err, ""))
+	if p, ok := errors.AsType[*halley.Problem](err); ok && p.Temporary() {
+		c.advice = retryAdvice(p)
+		s.wait()
+		return r
+	}
+	c.advice = `{"reconnect":"handshake","interval":0}`
+	go s.handler.end(s) // which locks it
+	return r
+}
+
+// retryAdvice tells a client to come back in a while.
+func retryAdvice(p *halley.Problem) string {
+	return `{"reconnect":"retry","interval":` + strconv.FormatInt(max(p.RetryAfter, time.Second).Milliseconds(), 10) + `}`
+}
+
+// connectReply ends a connect's reply, with what is added to ext.
+func (h *Handler) connectReply(c *connect, r *reply, ext []string) []byte {
+	if t := timesync(c.m, c.begun); t != "" {
+		ext = append(ext, t)
+	}
+	if len(ext) > 0 {
+		r.raw("ext", []byte("{"+strings.Join(ext, ",")+"}"))
+	}
+	advice := c.advice
+	if advice == "" {
+		advice = h.advice
+	}
+	r.raw("advice", []byte(advice))
+	h.stamp(r)
+	return r.end()
+}
+
+// timesync returns the answer of the extension timesync to a message that came
+// at a time, as a member of ext; empty if the client's clock is known well.
+func timesync(m *message, came time.Time) string {
+	var t struct {
+		TC *float64 `json:"tc"`
+		L  float64  `json:"l"`
+		O  float64  `json:"o"`
+	}
+	if m == nil || m.exts["timesync"] == nil || json.Unmarshal(m.exts["timesync"], &t) != nil || t.TC == nil {
+		return ""
+	}
+	ts := came.UnixMilli()
+	a := int64(*t.TC+t.O+t.L) - ts
+	if t.L != 0 && t.O != 0 && a > -25 && a < 25 {
+		return ""
+	}
+	b := []byte(`"timesync":{"tc":`)
+	b = strconv.AppendInt(b, int64(*t.TC), 10)
+	b = strconv.AppendInt(append(b, `,"ts":`...), ts, 10)
+	b = strconv.AppendInt(append(b, `,"p":`...), time.Since(came).Milliseconds(), 10)
+	b = strconv.AppendInt(append(b, `,"a":`...), a, 10)
+	return string(append(b, '}'))
+}
+
+// stamp adds the time to a reply where that is wanted.
+func (h *Handler) stamp(r *reply) {
+	if h.options.Timestamp {
+		r.text("timestamp", time.Now().UTC().Format(http.TimeFormat))
+	}
+}
