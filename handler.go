@@ -204,7 +204,7 @@ func (h *Hub) after(s transport.Start) Cursor {
 // comeBack draws by lot when a client is to come back, so that those which are
 // turned away together do not return together.
 func comeBack(least, spread time.Duration) time.Duration {
-	return least + rand.N(spread)
+	return least + rand.N(spread) // #nosec G404 -- no secret
 }
 
 // subscribeForm returns the parameters of a subscribe request, from its query

@@ -70,7 +70,7 @@ func (s *jwks) run() {
 		if err := s.fetch(s.ctx); err != nil {
 			wait = min(wait, retryAfter)
 		}
-		wait -= rand.N(wait / 10) // servers that were started together
+		wait -= rand.N(wait / 10) // #nosec G404 -- no secret: it parts servers that were started together
 		select {
 		case <-time.After(wait):
 		case <-s.ctx.Done():

@@ -31,7 +31,7 @@ func (b Backoff) delay(n int, floor time.Duration) time.Duration {
 	for ; n > 0 && bound < highest; n-- {
 		bound = min(2*bound, highest)
 	}
-	return rand.N(bound) + 1
+	return rand.N(bound) + 1 // #nosec G404 -- no secret: it parts clients
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

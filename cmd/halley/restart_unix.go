@@ -60,7 +60,7 @@ func succeed(l net.Listener) (*successor, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	try := exec.CommandContext(ctx, path, "version")
+	try := exec.CommandContext(ctx, path, "version") // #nosec G204 -- this program itself
 	try.Args[0] = os.Args[0]
 	if out, err := try.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%s version: %w: %s", path, err, out)
@@ -87,5 +87,5 @@ func succeed(l net.Listener) (*successor, error) {
 // run executes the program. It returns only if that fails.
 func (s *successor) run() error {
 	env := append(os.Environ(), socketEnv+"="+strconv.Itoa(s.socket))
-	return fmt.Errorf("start %s: %w", s.path, syscall.Exec(s.path, os.Args, env))
+	return fmt.Errorf("start %s: %w", s.path, syscall.Exec(s.path, os.Args, env)) // #nosec G204 G702 -- this program itself, as it was started
 }

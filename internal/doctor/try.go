@@ -43,7 +43,7 @@ func (p *patient) subscribe(ctx context.Context, transport, cursor string, more 
 		q.Set("format", "envelope")
 	}
 	for i := 0; i < len(more); i += 2 {
-		q.Set(more[i], more[i+1])
+		q.Set(more[i], more[i+1]) // #nosec G602 -- they are pairs
 	}
 	r := p.request("/subscribe", q)
 	if transport != string(comet.WebSocket) {

@@ -37,7 +37,7 @@ const (
 	TokenExpired      Code = "token-expired"
 	TokenRevoked      Code = "token-revoked"
 	InvalidTicket     Code = "invalid-ticket"
-	TokenInURL        Code = "token-in-url"
+	TokenInURL        Code = "token-in-url" // #nosec G101 -- the name of an error
 	ForbiddenChannel  Code = "forbidden-channel"
 	Forbidden         Code = "forbidden"
 	AuthUnavailable   Code = "authorizer-unavailable"
