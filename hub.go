@@ -73,6 +73,11 @@ func New(e Engine, opts *Options) (*Hub, error) {
 		return nil, err
 	}
 	h := &Hub{engine: e, proxies: proxies, opts: o, origins: newOriginList(o.Origins, o.Hosts), meters: newMeters()}
+	for _, r := range o.Revoked {
+		if time.Since(r.Time) < RevocationTime {
+			_ = h.revoked.add(r, nil) // Options has looked for what is wrong
+		}
+	}
 	if o.TracerProvider != nil {
 		h.tracer = o.TracerProvider.Tracer("github.com/halley-comet/halley", trace.WithInstrumentationVersion(o.Version))
 	}

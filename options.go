@@ -81,6 +81,15 @@ type Options struct {
 	// Authorizer says what clients may do. Without one, everybody may do
 	// everything.
 	Authorizer Authorizer
+	// KeepRevocation keeps a revocation for the time after the hub, whose
+	// Options.Revoked it is to be in. It is called with one at a time, before
+	// that takes effect; an error refuses it. Without it, the hub's end forgets
+	// all of them.
+	KeepRevocation func(Revocation) error
+	// Revoked are the revocations that the hub begins with, MaxRevocations at
+	// most, each with its Time. KeepRevocation is not called with them, and what
+	// is older than RevocationTime is left out.
+	Revoked []Revocation
 	// TokenCookie is the name of the cookie that a token may be in, and that
 	// the first use of a ticket sets; default "comet-token".
 	TokenCookie string
@@ -235,6 +244,18 @@ func (o *Options) withDefaults() (Options, error) {
 	for i, r := range c.SlowClients {
 		if err := r.check(); err != nil {
 			return c, fmt.Errorf("halley: Options.SlowClients[%d]%w", i, err)
+		}
+	}
+	if len(c.Revoked) > MaxRevocations {
+		return c, fmt.Errorf("halley: Options.Revoked has %d revocations, over %d", len(c.Revoked), MaxRevocations)
+	}
+	for i, r := range c.Revoked {
+		err := r.check()
+		if err == nil && r.Time.IsZero() {
+			err = fmt.Errorf("%w: no Time", ErrInvalid)
+		}
+		if err != nil {
+			return c, fmt.Errorf("halley: Options.Revoked[%d]: %w", i, err)
 		}
 	}
 	if c.Logger == nil {

@@ -12,52 +12,56 @@ import (
 	"github.com/halley-comet/halley/internal/wire"
 )
 
-// revokedTime is how long a revocation is remembered, and maxRevoked how many
-// are. A token that lasts longer, and whose user or ID was revoked, is good
+// RevocationTime is how long a revocation is remembered, and MaxRevocations how
+// many are. A token that lasts longer, and whose user or ID was revoked, is good
 // again after that.
 const (
-	revokedTime = 30 * 24 * time.Hour
-	maxRevoked  = 100_000
+	RevocationTime = 30 * 24 * time.Hour
+	MaxRevocations = 100_000
 )
 
 // ErrTooMany is returned by Revoke when no more can be remembered.
-var ErrTooMany = errors.New("halley: too many revocations")
+var ErrTooMany = errors.New("too many revocations")
 
 // A Revocation takes tokens back.
 type Revocation struct {
 	// User takes back all tokens of a user that were issued until now; ID one
 	// token. One of them is set.
 	User, ID string
-	// Time is when it was made; zero is now.
+	// Time is when it was made; zero is now, for Revoke.
 	Time time.Time
+}
+
+// check reports what is wrong with it.
+func (r *Revocation) check() error {
+	if (r.User == "") == (r.ID == "") {
+		return fmt.Errorf("%w: one of User and ID is to be set", ErrInvalid)
+	}
+	return nil
 }
 
 // revocations are those that are remembered.
 type revocations struct {
-	mu    sync.RWMutex
-	users map[string]time.Time
-	ids   map[string]time.Time
+	adding sync.Mutex // held while one is made, and kept: it comes before mu
+	mu     sync.RWMutex
+	users  map[string]time.Time // guarded by mu
+	ids    map[string]time.Time // guarded by mu
 }
 
-// add remembers a revocation.
-func (rs *revocations) add(r Revocation) error {
+// add remembers a revocation, once keep, if it is not nil, has returned nil.
+func (rs *revocations) add(r Revocation, keep func(Revocation) error) error {
+	rs.adding.Lock()
+	defer rs.adding.Unlock()
+	if !rs.makeRoom() {
+		return ErrTooMany
+	}
+	if keep != nil {
+		if err := keep(r); err != nil {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+	}
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	if rs.users == nil {
-		rs.users, rs.ids = map[string]time.Time{}, map[string]time.Time{}
-	}
-	if len(rs.users)+len(rs.ids) >= maxRevoked {
-		for _, m := range []map[string]time.Time{rs.users, rs.ids} {
-			for name, at := range m {
-				if time.Since(at) > revokedTime {
-					delete(m, name)
-				}
-			}
-		}
-		if len(rs.users)+len(rs.ids) >= maxRevoked {
-			return ErrTooMany
-		}
-	}
 	m, name := rs.ids, r.ID
 	if r.User != "" {
 		m, name = rs.users, r.User
@@ -68,16 +72,36 @@ func (rs *revocations) add(r Revocation) error {
 	return nil
 }
 
+// makeRoom forgets what is old if there is no room for one more, and tells
+// whether there is.
+func (rs *revocations) makeRoom() bool {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.users == nil {
+		rs.users, rs.ids = map[string]time.Time{}, map[string]time.Time{}
+	}
+	if len(rs.users)+len(rs.ids) >= MaxRevocations {
+		for _, m := range []map[string]time.Time{rs.users, rs.ids} {
+			for name, at := range m {
+				if time.Since(at) > RevocationTime {
+					delete(m, name)
+				}
+			}
+		}
+	}
+	return len(rs.users)+len(rs.ids) < MaxRevocations
+}
+
 // includes tells whether a grant was revoked.
 func (rs *revocations) includes(g *Grant) bool {
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	if at, ok := rs.ids[g.ID]; ok && g.ID != "" && time.Since(at) < revokedTime {
+	if at, ok := rs.ids[g.ID]; ok && g.ID != "" && time.Since(at) < RevocationTime {
 		return true
 	}
 	at, ok := rs.users[g.User]
 	// Tokens tell the time in whole seconds (RFC 7519, 2).
-	return ok && g.User != "" && time.Since(at) < revokedTime && !g.Issued.After(at)
+	return ok && g.User != "" && time.Since(at) < RevocationTime && !g.Issued.After(at)
 }
 
 // matches tells whether a revocation is of a grant.
@@ -90,17 +114,19 @@ func (r *Revocation) matches(g *Grant) bool {
 
 // Revoke takes tokens back: connections that are held by them are told and end
 // within a second, and no request is served with them any more. It returns the
-// number of connections. The hub remembers it for 30 days, while it lives:
-// tokens are to be short-lived. Errors wrap ErrInvalid or ErrTooMany.
+// number of connections. The hub remembers it for RevocationTime, while it
+// lives: Options.KeepRevocation is for longer. Errors wrap ErrInvalid,
+// ErrTooMany, or ErrUnavailable and that of KeepRevocation; nothing was taken
+// back then.
 func (h *Hub) Revoke(r Revocation) (connections int, err error) {
-	if (r.User == "") == (r.ID == "") {
-		return 0, fmt.Errorf("halley: revoke: %w: one of User and ID is to be set", ErrInvalid)
+	if err := r.check(); err != nil {
+		return 0, fmt.Errorf("halley: revoke: %w", err)
 	}
 	if r.Time.IsZero() {
 		r.Time = time.Now()
 	}
-	if err := h.revoked.add(r); err != nil {
-		return 0, err
+	if err := h.revoked.add(r, h.opts.KeepRevocation); err != nil {
+		return 0, fmt.Errorf("halley: revoke: %w", err)
 	}
 	for _, c := range h.clients.find(&r) {
 		connections += c.lease.Len()
@@ -151,6 +177,11 @@ func (h *Hub) serveRevoke(w http.ResponseWriter, r *http.Request) {
 	}
 	n, err := h.Revoke(Revocation{User: form.Get("user"), ID: form.Get("jti")})
 	switch {
+	case errors.Is(err, ErrUnavailable):
+		h.opts.Logger.Error("halley: a revocation was not taken", "error", err)
+		p := wire.NewProblem(wire.EngineUnavailable, "it cannot be kept, so nothing was taken back: the server's own log has the reason")
+		p.RetryAfter = comeBack(time.Second, 2*time.Second)
+		h.refuse(w, p)
 	case errors.Is(err, ErrInvalid):
 		h.refuse(w, wire.NewProblem(wire.InvalidParameter, "one of user and jti is needed"))
 	case err != nil:

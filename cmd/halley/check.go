@@ -344,6 +344,9 @@ func (s *settings) checkDataDir() {
 	default:
 		log.Close()
 	}
+	if _, _, err := readRevoked(filepath.Join(s.DataDir, revokedName)); err != nil {
+		s.problem("data-dir", "%v", err)
+	}
 }
 
 // public tells whether others than this machine can reach the server.

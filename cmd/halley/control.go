@@ -24,17 +24,18 @@ const controlName = "control.sock"
 
 // A control serves the socket. Whoever may open it may do what is here.
 type control struct {
-	log    *disk.Log
-	server *http.Server
-	path   string
-	free   func()
-	served chan struct{} // closed when server has ended
+	log     *disk.Log
+	revoked *revokedFile
+	server  *http.Server
+	path    string
+	free    func()
+	served  chan struct{} // closed when server has ended
 }
 
 // startControl listens on the socket. The log is open, and so there is no other
 // server whose socket it could be.
-func startControl(dir string, log *disk.Log) (*control, error) {
-	c := &control{log: log, path: filepath.Join(dir, controlName), served: make(chan struct{})}
+func startControl(dir string, log *disk.Log, revoked *revokedFile) (*control, error) {
+	c := &control{log: log, revoked: revoked, path: filepath.Join(dir, controlName), served: make(chan struct{})}
 	if info, err := os.Lstat(c.path); err == nil && info.Mode()&os.ModeSocket != 0 {
 		if err := os.Remove(c.path); err != nil {
 			return nil, err
@@ -100,7 +101,11 @@ func (c *control) serveBackup(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	began := time.Now()
-	if err := c.log.Backup(r.Context(), to); err != nil {
+	err := c.log.Backup(r.Context(), to)
+	if err == nil {
+		err = c.revoked.copyTo(to)
+	}
+	if err != nil {
 		slog.Warn("halley: a backup failed", "error", err)
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

@@ -164,7 +164,9 @@ func (c *backupCmd) Run() error {
 			return err
 		}
 		defer log.Close()
-		err = log.Backup(ctx, to)
+		if err = log.Backup(ctx, to); err == nil {
+			err = copyRevoked(c.DataDir, to)
+		}
 	}
 	if err != nil {
 		return err

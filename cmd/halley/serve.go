@@ -89,6 +89,14 @@ func (c *serveCmd) Run() (err error) {
 	}
 	defer log.Close()
 	options := c.options()
+	var revoked *revokedFile // of the directory that the log is in
+	if c.Engine == "disk" {
+		if revoked, err = openRevoked(c.DataDir); err != nil {
+			return fmt.Errorf("--data-dir: %w", err)
+		}
+		defer revoked.close()
+		options.Revoked, options.KeepRevocation = revoked.list(), revoked.keep
+	}
 	authorizer, closer, err := c.authorizer()
 	if err != nil {
 		return err
@@ -143,7 +151,7 @@ func (c *serveCmd) Run() (err error) {
 	}
 	if log, ok := log.(*disk.Log); ok {
 		go tellStopped(ctx, log)
-		control, err := startControl(c.DataDir, log)
+		control, err := startControl(c.DataDir, log, revoked)
 		if err != nil {
 			slog.Warn("halley: there is no control socket: halley log cannot reach this server", "error", err)
 		} else {
