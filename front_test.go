@@ -145,7 +145,7 @@ func post(channel, body string) string {
 
 // What a client sees of a server with Front is what it sees of one without.
 func TestFrontDifference(t *testing.T) {
-	o := halley.Options{MaxMessage: 100, MaxBody: 1000, MaxChannels: 3, Workers: 1}
+	o := halley.Options{MaxMessage: 100, MaxBody: 1000, MaxChannels: 3, Workers: 1, Origins: []string{"https://app.example"}}
 	with := serveFront(t, newLog(t), o, &http.Server{MaxHeaderBytes: 5000}, true)
 	without := serveFront(t, newLog(t), o, &http.Server{MaxHeaderBytes: 5000}, false)
 	for _, s := range []*frontServer{with, without} {
@@ -254,7 +254,7 @@ func plainRequests() (list []string) {
 		"channel=&timeout=0", "channel=a*&timeout=0", "channel=meta/a&timeout=0", "channel=a%2Fb&timeout=0", "channel=a+b&timeout=0", "timeout=0",
 		"channel=a&cursor=earliest&transport=jsonp&callback=f", "channel=a&cursor=earliest&transport=jsonp&callback=alert(1)", "channel=a&timeout=0&transport=jsonp",
 		"channel=a&cursor=x&transport=jsonp&callback=f", "channel=a&cursor=earliest&padding=3000", "channel=a&timeout=0&padding=65536", "channel=a&timeout=-1",
-		"channel=a&transport=iframe&callback=f", "channel=a&transport=iframe&origin=http://localhost", "channel=a&transport=iframe", "channel=a&transport=sse",
+		"channel=a&transport=iframe&callback=f", "channel=a&transport=iframe&origin=http://localhost", "channel=a&transport=iframe&origin=http://[::1]", "channel=a&transport=iframe", "channel=a&transport=sse",
 		"channel=a&transport=sse&cursor=EPOCH-77", "channel=a&transport=sse&format=envelope&padding=100", "channel=a&transport=xhr-streaming&cursor=earliest",
 		"channel=a&transport=multipart", "channel=a&transport=multipart&format=envelope", "channel=a&transport=websocket", "channel=a&transport=flash",
 		"channel=a&cur%73or=x-1&cursor=EPOCH-1&timeout=0", "channel=a&chann%65l=b&timeout=0", "channel=a;b&timeout=0", "channel=a&timeout=0&x=%", "channel=a&timeout=0&x=%00",

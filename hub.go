@@ -91,6 +91,7 @@ func New(e Engine, opts *Options) (*Hub, error) {
 		WriteTimeout:   o.WriteTimeout,
 		MultipartLimit: o.MultipartLimit,
 		Boundary:       "comet-" + rand.Text(),
+		Framers:        o.Origins,
 		Active:         o.ActiveContent,
 		Commands: transport.Commands{
 			Publish: h.publishFrame, Subscribe: h.subscribeFrame, Renew: h.renewFrame, MaxChannels: o.MaxChannels,

@@ -38,6 +38,7 @@ type Options struct {
 
 	// Origins are the web origins whose pages may use the hub, beside its own
 	// and those on loopback names: "https://app.example.com", or "*" for all.
+	// An iframe's page is shown below them, beside the page that asked for it.
 	Origins []string
 	// Hosts are the names, with a port if it is not the scheme's own, by which
 	// browsers reach the hub. If there are any, requests for other names are

@@ -56,7 +56,7 @@ func serve(t *testing.T, flags ...string) *server {
 	t.Cleanup(p.Stop)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	ready, err := p.Await(ctx, regexp.MustCompile(`127\.0\.0\.1:[1-9]\d*`))
+	ready, err := p.Await(ctx, regexp.MustCompile(`ready at \w+://(127\.0\.0\.1:[1-9]\d*)`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func serve(t *testing.T, flags ...string) *server {
 			t.Logf("the server printed:\n%s", p.Output())
 		}
 	})
-	return &server{t: t, scheme: "http", address: ready[0], process: p}
+	return &server{t: t, scheme: "http", address: ready[1], process: p}
 }
 
 // url is that of a path at the server.

@@ -41,6 +41,7 @@ func Class(transport string) uint8 { return uint8(slices.Index(Names, transport)
 // A Server serves subscribe requests from a pump. It is made by New.
 type Server struct {
 	Options
+	framers framers
 	// kinds are those of streams, by the slots of their framings.
 	kinds      [pump.Slots]*pump.Kind
 	webSockets *pump.Kind
@@ -63,6 +64,9 @@ type Options struct {
 	// Boundary separates the parts of multipart streams. It is unguessable
 	// from outside, since a part that holds it could forge others.
 	Boundary string
+	// Framers are the origins whose pages may have an iframe's page in a frame,
+	// beside its own and the one that the request names; "*" for all.
+	Framers []string
 	// Active lists the channels whose HTML, SVG and XML go out by raw multipart.
 	Active []string
 	// Refused is called with the problem of each request and of each command of
@@ -92,9 +96,9 @@ const (
 
 // New returns a server.
 func New(o Options) *Server {
-	s := &Server{Options: o}
+	s := &Server{Options: o, framers: newFramers(o.Framers)}
 	for _, t := range []*stream{
-		newIFrame(&Request{}), newMultipart(o.Boundary), newMultipartRaw(o.Boundary, o.Active, o.MultipartLimit),
+		newIFrame(&Request{}, s.framers), newMultipart(o.Boundary), newMultipartRaw(o.Boundary, o.Active, o.MultipartLimit),
 		newSSE(false), newSSE(true), newXHRStreaming(),
 	} {
 		slot := t.framing.Slot()

@@ -53,8 +53,8 @@ func TestGolden(t *testing.T) {
 	callback := &Request{Transport: IFrame, Callback: "app.on"}
 	origin := &Request{Transport: IFrame, Callback: "app.on", Origin: "https://page.example:8443"}
 	for name, s := range map[string]*stream{
-		"iframe-callback": newIFrame(callback),
-		"iframe-origin":   newIFrame(origin),
+		"iframe-callback": newIFrame(callback, framers{}),
+		"iframe-origin":   newIFrame(origin, framers{}),
 		"multipart":       newMultipart("BOUNDARY"),
 		"multipart-raw":   newMultipartRaw("BOUNDARY", []string{"pages/*"}, time.Minute),
 		"xhr-streaming":   newXHRStreaming(),

@@ -28,7 +28,7 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, q *Request, after
 func (s *Server) stream(q *Request) *stream {
 	switch q.Transport {
 	case IFrame:
-		return newIFrame(q)
+		return newIFrame(q, s.framers)
 	case Multipart:
 		if q.Raw {
 			return newMultipartRaw(s.Boundary, s.Active, s.MultipartLimit)
@@ -52,7 +52,7 @@ func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, q *Request, p *w
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		_, _ = w.Write(body) // the client is told or is gone
 	case q.Transport == IFrame && reachable:
-		newIFrame(q).refuse(w, &wire.Control{Kind: wire.Error, Problem: p})
+		newIFrame(q, s.framers).refuse(w, &wire.Control{Kind: wire.Error, Problem: p})
 	case q.Transport == SSE && p.Temporary():
 		newSSE(q.Raw).refuse(w, &wire.Control{Kind: wire.Reconnect, Delay: retryDelay(p)})
 	case q.Transport == WebSocket && p.Temporary():
