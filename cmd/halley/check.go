@@ -350,8 +350,12 @@ func (s *settings) checkDataDir() {
 }
 
 // public tells whether others than this machine can reach the server.
-func (s *settings) public() bool {
-	host, _, err := splitListen(s.Listen)
+func (s *settings) public() bool { return reachable(s.Listen) }
+
+// reachable tells whether others than this machine can reach an address to
+// listen on.
+func reachable(addr string) bool {
+	host, _, err := splitListen(addr)
 	if err != nil {
 		return false
 	}

@@ -82,15 +82,15 @@ func TestCheckCertificate(t *testing.T) {
 	}
 	for _, tt := range []struct{ cert, key, host, want string }{
 		{cert, key, "push.example.com:8443", "0 problems, 0 dangers, 0 warnings"},
-		{cert, key, "other.example.com", "warning: halley.yaml:2:11: the certificate is not for other.example.com"},
-		{cert, otherKey, "push.example.com", "problem: halley.yaml:2:11: tls-cert: with tls-key: tls: private key does not match public key"},
-		{key, cert, "push.example.com", "problem: halley.yaml:2:11: tls-cert: with tls-key: tls:"},
-		{expired, expiredKey, "push.example.com", "problem: halley.yaml:2:11: tls-cert: the certificate has expired"},
-		{early, earlyKey, "push.example.com", "problem: halley.yaml:2:11: tls-cert: the certificate is not valid before"},
-		{soon, soonKey, "push.example.com", "warning: halley.yaml:2:11: the certificate expires in 10 days"},
-		{open, openKey, "push.example.com", "warning: halley.yaml:3:10: others on this machine can read the key (-rw-r--r--)"},
+		{cert, key, "other.example.com", "warning: halley.yaml:3:11: the certificate is not for other.example.com"},
+		{cert, otherKey, "push.example.com", "problem: halley.yaml:3:11: tls-cert: with tls-key: tls: private key does not match public key"},
+		{key, cert, "push.example.com", "problem: halley.yaml:3:11: tls-cert: with tls-key: tls:"},
+		{expired, expiredKey, "push.example.com", "problem: halley.yaml:3:11: tls-cert: the certificate has expired"},
+		{early, earlyKey, "push.example.com", "problem: halley.yaml:3:11: tls-cert: the certificate is not valid before"},
+		{soon, soonKey, "push.example.com", "warning: halley.yaml:3:11: the certificate expires in 10 days"},
+		{open, openKey, "push.example.com", "warning: halley.yaml:4:10: others on this machine can read the key (-rw-r--r--)"},
 	} {
-		r := reviewOf(t, fmt.Sprintf("engine: memory\ntls-cert: %s\ntls-key: %s\nhosts: [%q]\n", tt.cert, tt.key, tt.host))
+		r := reviewOf(t, fmt.Sprintf("engine: memory\nopen: true\ntls-cert: %s\ntls-key: %s\nhosts: [%q]\n", tt.cert, tt.key, tt.host))
 		wantTold(t, r, tt.want)
 	}
 }
@@ -185,6 +185,42 @@ func TestPublic(t *testing.T) {
 	} {
 		if s := (&settings{serveCmd: &serveCmd{Listen: listen}}); s.public() != want {
 			t.Errorf("%s: got public %v, want %v", listen, !want, want)
+		}
+	}
+}
+
+// What strangers could do, and each time what to do about it.
+func TestCheckOpen(t *testing.T) {
+	const undecided = "is not decided"
+	for _, tt := range []struct{ yaml, want, not string }{
+		{"hosts: [push.example.com]", `danger: halley.yaml:2:9: hosts has names`, "there are trusted-proxies"},
+		{"hosts: [192.0.2.1]\ntrusted-proxies: [127.0.0.1]", `danger: halley.yaml:2:9: hosts has names`, "there are trusted-proxies"},
+		{"trusted-proxies: [127.0.0.1]", `danger: halley.yaml:2:19: there are trusted-proxies, but who may do what is not decided`, "hosts has"},
+		{"hosts: [localhost, a.localhost, \"127.0.0.1:80\", \"[::1]:80\"]", "0 problems, 0 dangers", undecided},
+		{"hosts: [push.example.com]\nopen: true", "0 problems, 0 dangers", undecided},
+		{"hosts: [push.example.com]\nanonymous-subscribe: [news]", "0 problems, 0 dangers", undecided},
+		{"hosts: [push.example.com]\nlisten: 0.0.0.0:80", "serve will not start", undecided},
+
+		{"open: true\ntrusted-proxies: [10.0.0.0/8, 0.0.0.0/0]", "danger: halley.yaml:3:19: trusted-proxies has 0.0.0.0/0, where strangers are too", ""},
+		{"open: true\ntrusted-proxies: [\"::/0\"]", "trusted-proxies has ::/0", ""},
+		{"open: true\ntrusted-proxies: [128.0.0.0/1]", "trusted-proxies has 128.0.0.0/1", ""},
+		{"open: true\ntrusted-proxies: [\"::ffff:0.0.0.0/96\"]", "trusted-proxies has ::ffff:0.0.0.0/96", ""},
+		{"open: true\ntrusted-proxies: [8.0.0.0/7]", "trusted-proxies has 8.0.0.0/7", ""},
+		{"open: true\ntrusted-proxies: [10.0.0.0/7]", "trusted-proxies has 10.0.0.0/7", ""},
+		{"open: true\ntrusted-proxies: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.7, \"fd00::/8\", 104.16.0.0/13, \"2a06:98c0::/29\", \"::1\"]", "0 problems, 0 dangers", ""},
+
+		{"admin-listen: 0.0.0.0:9090", "danger: halley.yaml:2:15: admin-listen is 0.0.0.0:9090, which is not only for this machine", ""},
+		{"admin-listen: \":9090\"", "danger: halley.yaml:2:15: admin-listen is :9090", ""},
+		{"admin-listen: 127.0.0.1:9090", "0 problems, 0 dangers", ""},
+		{"admin-listen: \"[::1]:9090\"", "0 problems, 0 dangers", ""},
+
+		{"admit-rate: 0", "warning: halley.yaml:2:13: admit-rate sets no bound", ""},
+		{"admit-rate: 1", "0 problems, 0 dangers, 0 warnings", ""},
+	} {
+		r := reviewOf(t, "engine: memory\n"+tt.yaml+"\n")
+		wantTold(t, r, tt.want)
+		if told := r.told(); tt.not != "" && strings.Contains(told, tt.not) {
+			t.Errorf("%s: got\n%swant no %q", tt.yaml, told, tt.not)
 		}
 	}
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -56,6 +58,26 @@ var rules = []rule{
 		}
 		return text + "serve will not start"
 	}, "Set an auth- setting or anonymous rights; or listen on 127.0.0.1, and let nobody in but through a proxy that asks who it is"},
+	{danger, "hosts", when(func(s *settings) bool { return s.openBehindProxy() && s.namedForOthers() },
+		"hosts has names that others reach the server by, but who may do what is not decided: whoever the proxy in front lets through reads and publishes everything"),
+		decide},
+	{danger, "trusted-proxies", when(func(s *settings) bool { return s.openBehindProxy() && !s.namedForOthers() },
+		"there are trusted-proxies, but who may do what is not decided: whoever the proxy lets through reads and publishes everything"),
+		decide},
+	{danger, "trusted-proxies", func(s *settings) string {
+		for _, p := range s.TrustedProxies {
+			if wide(p) {
+				return "trusted-proxies has " + p + ", where strangers are too: each can say that it comes from another address, and has no limit then"
+			}
+		}
+		return ""
+	}, "List the addresses of your own proxies, or the range of your network that they are in"},
+	{danger, "admin-listen", func(s *settings) string {
+		if s.AdminListen == "" || !reachable(s.AdminListen) {
+			return ""
+		}
+		return "admin-listen is " + s.AdminListen + ", which is not only for this machine: who reaches it reads all that the process has in memory, messages and tokens too"
+	}, "Choose 127.0.0.1:9090, or an address of a network that is yours alone"},
 	{danger, "anonymous-publish", when(func(s *settings) bool { return s.public() && slices.Contains(s.AnonymousPublish, "**") },
 		`anonymous-publish has "**": strangers may write to every channel`),
 		"Name the channels that strangers may write to"},
@@ -113,6 +135,9 @@ var rules = []rule{
 	{note, "max-connections", when(func(s *settings) bool { return s.public() && s.MaxConnections == 0 },
 		"max-connections sets no bound: the files that the process may open are the only one"),
 		"Set it to what the machine has memory for, below ulimit -n"},
+	{warning, "admit-rate", when(func(s *settings) bool { return s.AdmitRate == 0 },
+		"admit-rate sets no bound: after a restart or a failure of the network all clients come back at once"),
+		"Choose 5000, or what the server has been seen to take"},
 	{warning, "write-timeout", over("write-timeout", func(s *settings) time.Duration { return s.WriteTimeout }, 5*time.Minute, "so long a client that takes nothing keeps its connection"),
 		"Choose some seconds; the client comes back and loses nothing"},
 	{note, "multipart-limit", over("multipart-limit", func(s *settings) time.Duration { return s.MultipartLimit }, time.Hour, "so long an <img> keeps its connection, even after its page was left"),
@@ -161,6 +186,57 @@ var rules = []rule{
 	{warning, "drain-timeout", when(func(s *settings) bool { return s.DrainTimeout == 0 },
 		"drain-timeout gives clients no time to take their leave: they come back all at once"),
 		"Choose 10s"},
+}
+
+// decide is the advice where nobody has said who may do what.
+const decide = "Set an auth- setting or anonymous rights; or open: true, if everybody may do everything"
+
+// openBehindProxy tells of a server that starts only because it listens on
+// loopback, though others get there: by a proxy, as some setting shows.
+func (s *settings) openBehindProxy() bool {
+	return !s.public() && !s.decided() && (s.namedForOthers() || len(s.TrustedProxies) > 0)
+}
+
+// namedForOthers tells whether hosts has a name that is not this machine's
+// alone.
+func (s *settings) namedForOthers() bool {
+	return slices.ContainsFunc(s.Hosts, func(host string) bool {
+		name := host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			name = h
+		}
+		name = strings.ToLower(strings.Trim(name, "[]"))
+		ip, err := netip.ParseAddr(name)
+		return !(err == nil && ip.Unmap().IsLoopback() || name == "localhost" || strings.HasSuffix(name, ".localhost"))
+	})
+}
+
+// own are the ranges of addresses that are nobody's on the internet.
+var own = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"),
+}
+
+// wide tells of a range of addresses that is too large to be of one's own
+// proxies. Those of the large content networks are narrower.
+func wide(proxy string) bool {
+	p, err := netip.ParsePrefix(proxy)
+	if err != nil {
+		return false // one address
+	}
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	for _, o := range own {
+		if o.Contains(p.Addr()) && p.Bits() >= o.Bits() {
+			return false
+		}
+	}
+	if p.Addr().Is4() {
+		return p.Bits() < 12
+	}
+	return p.Bits() < 24
 }
 
 // checkPolicies looks at the policies of channels, which are in no flag.
