@@ -133,14 +133,17 @@ func parsePrivate(text []byte) (crypto.Signer, error) {
 
 type makeTokenCmd struct {
 	tokenKey
-	User      string        `help:"Who the client is." placeholder:"NAME"`
-	Subscribe []string      `sep:"none" help:"Channel or pattern to read; may be given several times." placeholder:"NAME"`
-	Publish   []string      `sep:"none" help:"Channel or pattern to write; may be given several times." placeholder:"NAME"`
-	Admin     bool          `help:"May revoke the tokens of others."`
-	TTL       time.Duration `default:"1h" help:"How long the token is good (${default})." placeholder:"DURATION"`
-	Audience  []string      `sep:"none" help:"Whom the token is for; may be given several times." placeholder:"NAME"`
-	Issuer    string        `help:"Who makes the token." placeholder:"NAME"`
-	ID        string        `help:"The token's own name, to revoke it by; random by default." placeholder:"NAME"`
+	User           string        `help:"Who the client is." placeholder:"NAME"`
+	Subscribe      []string      `sep:"none" help:"Channel or pattern to read; may be given several times." placeholder:"NAME"`
+	Publish        []string      `sep:"none" help:"Channel or pattern to write; may be given several times." placeholder:"NAME"`
+	Admin          bool          `help:"May revoke the tokens of others."`
+	MaxConnections int           `help:"Subscriptions that the user may hold; 0 for what the server says (default), -1 for no bound." placeholder:"N"`
+	PublishRate    float64       `help:"Messages a second that the user may publish; 0 for what the server says (default), -1 for no bound." placeholder:"N"`
+	PublishBurst   int           `help:"Messages that the user may publish at once; 0 for as many as in a second (default)." placeholder:"N"`
+	TTL            time.Duration `default:"1h" help:"How long the token is good (${default})." placeholder:"DURATION"`
+	Audience       []string      `sep:"none" help:"Whom the token is for; may be given several times." placeholder:"NAME"`
+	Issuer         string        `help:"Who makes the token." placeholder:"NAME"`
+	ID             string        `help:"The token's own name, to revoke it by; random by default." placeholder:"NAME"`
 }
 
 // Run prints the token, once a server with the key would take it.
@@ -151,9 +154,18 @@ func (c *makeTokenCmd) Run() error {
 	if c.TTL < time.Second {
 		return fmt.Errorf("--ttl is %v, not at least 1s", c.TTL)
 	}
-	rights := auth.Rights{Subscribe: c.Subscribe, Publish: c.Publish, Admin: c.Admin}
+	rights := auth.Rights{
+		Subscribe: c.Subscribe, Publish: c.Publish, Admin: c.Admin,
+		Limits: auth.Limits{Connections: c.MaxConnections, PublishRate: c.PublishRate, PublishBurst: c.PublishBurst},
+	}
 	if err := rights.Check(); err != nil {
 		return err
+	}
+	switch {
+	case c.PublishBurst < 0:
+		return fmt.Errorf("--publish-burst is %d, not at least 0", c.PublishBurst)
+	case c.PublishBurst > 0 && c.PublishRate <= 0:
+		return errors.New("--publish-burst goes with --publish-rate: without it, the server's own hold")
 	}
 	key, method, err := c.private()
 	if err != nil {

@@ -47,7 +47,8 @@ func pemBlock(kind string, der []byte) []byte {
 func TestTokenMake(t *testing.T) {
 	secret := writeFile(t, "secret", []byte(testSecret+"\r\n"))
 	out := mustRun(t, "token", "make", "--secret-file", secret, "--user", "ann", "--id", "t1", "--subscribe", "a,b/**", "--subscribe", "news",
-		"--publish", "a,b/c", "--admin", "--ttl", "90m", "--audience", "x", "--audience", "halley", "--issuer", "me")
+		"--publish", "a,b/c", "--admin", "--ttl", "90m", "--audience", "x", "--audience", "halley", "--issuer", "me",
+		"--max-connections", "3", "--publish-rate", "0.5", "--publish-burst", "20")
 	token, ok := strings.CutSuffix(out, "\n")
 	if !ok || strings.ContainsAny(token, " \n") {
 		t.Fatalf("make printed %q", out)
@@ -63,9 +64,21 @@ func TestTokenMake(t *testing.T) {
 	want := &halley.Grant{
 		User: "ann", ID: "t1", Issued: got.Issued, Expires: got.Issued.Add(90 * time.Minute),
 		Subscribe: []string{"a,b/**", "news"}, Publish: []string{"a,b/c"}, Admin: true,
+		Limits: halley.Limits{Connections: 3, PublishRate: 0.5, PublishBurst: 20},
 	}
 	if !reflect.DeepEqual(got, want) || time.Since(got.Issued).Abs() > time.Hour {
 		t.Errorf("it grants %+v, want %+v", got, want)
+	}
+
+	for want, flags := range map[string][]string{
+		"--publish-burst goes with --publish-rate": {"--publish-burst", "3"},
+		"--publish-burst is -1, not at least 0":    {"--publish-rate", "1", "--publish-burst=-1"},
+		"limits: connections: 2e+09, at most":      {"--max-connections", "2000000000"},
+		"limits: publishRate: NaN, at most":        {"--publish-rate", "NaN"},
+	} {
+		if out, stderr, err := run(t, nil, append([]string{"token", "make", "--secret-file", secret}, flags...)...); err == nil || out != "" || !strings.Contains(stderr, want) {
+			t.Errorf("%q: %v, %s%s", flags, err, out, stderr)
+		}
 	}
 
 	ids := map[string]bool{}
