@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -156,6 +157,71 @@ func (c *serveCmd) checkStart() error {
 	return c.checkValues()
 }
 
+// dryRun finds out whether serve would start, also while a server runs with the
+// same settings: what that one has to itself is not asked for.
+func (c *serveCmd) dryRun() error {
+	if err := c.checkStart(); err != nil {
+		return err
+	}
+	s := &settings{serveCmd: c, file: &configFile{}}
+	s.checkDirectory()
+	if len(s.file.problems) > 0 {
+		return s.file.problems
+	}
+	if c.TLSCert != "" {
+		if _, err := loadCertificate(c.TLSCert, c.TLSKey); err != nil {
+			return fmt.Errorf("--tls-cert and --tls-key: %w", err)
+		}
+	}
+	_, closer, err := c.authorizer()
+	if err != nil {
+		return err
+	}
+	if closer != nil {
+		defer closer.Close()
+	}
+	if err := mayListen(c.AdminListen); err != nil {
+		return fmt.Errorf("--admin-listen: %w", err)
+	}
+	// The socket that is handed over may be at another address than is set.
+	addr, err := handedOver()
+	if err == nil && addr == nil {
+		if err = mayListen(c.Listen); err == nil {
+			addr, err = net.ResolveTCPAddr("tcp", c.Listen)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return c.access.check(addr)
+}
+
+// handedOver returns the address of the socket that was handed over, nil if
+// there is none.
+func handedOver() (net.Addr, error) {
+	l, err := inherit()
+	if l == nil || err != nil {
+		return nil, err
+	}
+	return l.Addr(), l.Close()
+}
+
+// mayListen reports why nobody could listen on an address, if it is not empty,
+// beside that somebody does.
+func mayListen(addr string) error {
+	if addr == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
 // splitListen returns the parts of an address to listen on.
 func splitListen(addr string) (host string, port int, err error) {
 	host, name, err := net.SplitHostPort(addr)
@@ -241,6 +307,10 @@ func (s *settings) checkFiles() {
 	if s.TLSCert != "" && s.TLSKey != "" && readable {
 		s.checkCertificate()
 	}
+	s.checkDirectory()
+}
+
+func (s *settings) checkDirectory() {
 	if s.Engine == "disk" && s.DataDir != "" {
 		s.checkDataDir()
 	}

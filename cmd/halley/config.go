@@ -515,7 +515,7 @@ func serveFlags(parser *kong.Kong) map[string]*kong.Flag {
 			continue
 		}
 		for _, flag := range cmd.Flags {
-			if flag.Name != "config" && flag.Name != "help" {
+			if flag.Name != "config" && flag.Name != "help" && flag.Name != "dry-run" {
 				flags[flag.Name] = flag
 			}
 		}

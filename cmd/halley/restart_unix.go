@@ -3,12 +3,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -51,19 +54,12 @@ type successor struct {
 	socket int // a duplicate, which it inherits
 }
 
-// succeed finds out whether the program that is installed now can be executed,
-// and keeps the socket for it.
+// succeed finds out whether the program that is installed now would start, and
+// keeps the socket for it.
 func succeed(l net.Listener) (*successor, error) {
 	path, err := os.Executable()
 	if err != nil {
 		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	try := exec.CommandContext(ctx, path, "version") // #nosec G204 -- this program itself
-	try.Args[0] = os.Args[0]
-	if out, err := try.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%s version: %w: %s", path, err, out)
 	}
 	sc, ok := l.(syscall.Conn)
 	if !ok {
@@ -74,18 +70,47 @@ func succeed(l net.Listener) (*successor, error) {
 		return nil, err
 	}
 	s := &successor{path: path}
-	var failed error
-	if err := raw.Control(func(fd uintptr) { s.socket, failed = syscall.Dup(int(fd)) }); err != nil {
+	if s.socket, err = duplicate(raw); err != nil {
 		return nil, err
 	}
-	if failed != nil {
-		return nil, os.NewSyscallError("dup", failed)
+	if err := s.try(); err != nil {
+		return nil, errors.Join(err, os.NewSyscallError("close", syscall.Close(s.socket)))
 	}
 	return s, nil
 }
 
+// duplicate returns a descriptor of a socket, which programs that are executed
+// have too. That of net.TCPListener.File would make it wait, the socket's own as
+// well, where it is given to another program.
+func duplicate(raw syscall.RawConn) (fd int, err error) {
+	var failed error
+	if err := raw.Control(func(own uintptr) { fd, failed = syscall.Dup(int(own)) }); err != nil {
+		return 0, err
+	}
+	return fd, os.NewSyscallError("dup", failed)
+}
+
+// tryTime is how long the program may take to say whether it would start.
+const tryTime = 10 * time.Second
+
+// try has the program say whether it would start as this one was started.
+func (s *successor) try() error {
+	ctx, cancel := context.WithTimeout(context.Background(), tryTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.path, append(slices.Clone(os.Args[1:]), "--dry-run")...) // #nosec G204 G702 -- this program itself, as it was started
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = s.environ()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s would not start: %w: %s", s.path, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+func (s *successor) environ() []string {
+	return append(os.Environ(), socketEnv+"="+strconv.Itoa(s.socket))
+}
+
 // run executes the program. It returns only if that fails.
 func (s *successor) run() error {
-	env := append(os.Environ(), socketEnv+"="+strconv.Itoa(s.socket))
-	return fmt.Errorf("start %s: %w", s.path, syscall.Exec(s.path, os.Args, env)) // #nosec G204 G702 -- this program itself, as it was started
+	return fmt.Errorf("start %s: %w", s.path, syscall.Exec(s.path, os.Args, s.environ())) // #nosec G204 G702 -- this program itself, as it was started
 }

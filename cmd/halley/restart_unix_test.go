@@ -204,6 +204,58 @@ func TestHandOverFails(t *testing.T) {
 	s.stop(syscall.SIGTERM)
 }
 
+// A server whose successor would not start goes on, whatever is wrong, and says
+// why. Once that is mended, it is followed.
+func TestHandOverRefused(t *testing.T) {
+	dir := t.TempDir()
+	config, secret, file := filepath.Join(dir, "halley.yaml"), filepath.Join(dir, "secret"), filepath.Join(dir, "file")
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(secret, testSecret)
+	write(file, "")
+	good := "listen: 0.0.0.0:0\ndata-dir: " + filepath.Join(dir, "data") + "\ndrain-window: 300ms\n"
+	write(config, good+"open: true\n")
+	s := serveBy(t, exec.Command("halley", "serve", "--config", config))
+	s.client.URL = strings.Replace(s.client.URL, "[::]", "127.0.0.1", 1)
+	l := loaded(t, s)
+	for _, tt := range []struct{ yaml, why string }{
+		{good + "open: true\nheartbeat: often\n", "heartbeat expected duration"},
+		{good + "open: true\nretain-cuont: 1\n", "did you mean retain-count"},
+		{good + "open: true\nmax-message: 9999GiB\n", "max-message is"},
+		{good + "open: true\nauth-secret-file: " + secret + "\n", "--open is for everybody and everything"},
+		{good + "auth-secret-file: " + filepath.Join(dir, "none") + "\n", "none: no such file"},
+		{good + "auth-secret-file: " + file + "\n", "auth"},
+		{good, "who may publish and subscribe is not decided"},
+		{good + "open: true\ntls-cert: " + file + "\ntls-key: " + file + "\n", "--tls-cert and --tls-key: tls:"},
+		{good + "open: true\nadmin-listen: 192.0.2.1:1\n", "--admin-listen: listen tcp 192.0.2.1:1"},
+		{strings.Replace(good, filepath.Join(dir, "data"), file, 1) + "open: true\n", "file is not a directory"},
+	} {
+		write(config, tt.yaml)
+		before := len(s.printed())
+		if err := s.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the server says why", func() bool { return strings.Contains(s.printed()[before:], "none can follow it") })
+		if said := s.printed()[before:]; !strings.Contains(said, tt.why) || strings.Contains(said, "draining") {
+			t.Errorf("%q: got %q, want %q", tt.yaml, said, tt.why)
+		}
+	}
+	write(config, good+"open: true\nmax-channels: 1\n")
+	if err := s.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the server is there again", func() bool { return s.ready.Load() == 2 })
+	if status, answer := s.post("GET", "/subscribe?channel=a&channel=b&timeout=0", ""); status != 400 {
+		t.Errorf("its settings are not the new ones: %d %s", status, answer)
+	}
+	l.end()
+	s.stop(syscall.SIGTERM)
+}
+
 // A socket that systemd holds is served, and is there between two servers.
 func TestSocketActivation(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

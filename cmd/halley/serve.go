@@ -61,6 +61,7 @@ type serveCmd struct {
 	Hosts          []string         `env:"HALLEY_HOSTS" help:"Host names that browsers reach the server by; others are refused." placeholder:"HOST"`
 
 	access
+	DryRun      bool   `help:"Find out whether the server would start with these settings, say why not, and end."`
 	AdminListen string `env:"HALLEY_ADMIN_LISTEN" help:"Address for operators: metrics, health and profiles; port 0 picks one; off by default." placeholder:"ADDR"`
 	logging
 
@@ -76,6 +77,9 @@ func (c *serveCmd) Run() (err error) {
 		}
 	}()
 	c.setLogging()
+	if c.DryRun {
+		return c.dryRun()
+	}
 	var operators *admin
 	if c.AdminListen != "" {
 		if operators, err = startAdmin(c.AdminListen); err != nil {
