@@ -19,7 +19,6 @@ const (
 	callbackPoll = "callback-polling"
 	webSocket    = "websocket"
 	eventSource  = "eventsource" // Faye's
-	inProcess    = "in-process"  // Faye's, of its own server alone
 )
 
 var connectionTypes = []string{longPolling, crossOrigin, callbackPoll, webSocket, eventSource}

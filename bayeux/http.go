@@ -81,7 +81,8 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", replyType)
-	h.serve(w, r, messages, longPolling, nil)
+	x := &exchange{handler: h, w: w, r: r, browser: browser(r)}
+	x.serve(messages, nil)
 }
 
 // fromForm joins the parameters message, each of which is a message or an array
@@ -140,16 +141,13 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
+	x := &exchange{handler: h, w: w, r: r, browser: browser(r)}
 	if r.Header["Cookie"] != nil {
-		browser, err := r.Cookie(browserCookie)
-		r = r.Clone(r.Context())
-		r.Header.Del("Cookie")
-		if err == nil {
-			r.AddCookie(&http.Cookie{Name: browserCookie, Value: browser.Value})
-		}
+		x.r = r.Clone(r.Context())
+		x.r.Header.Del("Cookie")
 	}
 	w.Header().Set("Content-Type", scriptType)
-	h.serve(w, r, messages, callbackPoll, func(b []byte) []byte {
+	x.serve(messages, func(b []byte) []byte {
 		wrapped := append([]byte("/**/"), name...)
 		wrapped = append(wrapped, '(')
 		wrapped = append(wrapped, b...)
@@ -168,23 +166,22 @@ func browser(r *http.Request) string {
 
 // serve answers a request's messages in their order. If a connect is among
 // them, the whole answer waits for it.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, messages []message, transport string, wrap func([]byte) []byte) {
-	x := &exchange{handler: h, w: w, r: r, transport: transport, alone: len(messages) == 1}
+func (x *exchange) serve(messages []message, wrap func([]byte) []byte) {
 	x.run(messages)
 	if x.connect != nil {
 		x.connect.replies, x.connect.wrap = x.replies, wrap
-		err := x.connect.session.hold(w, r, x.connectClient, x.connect, x.timeout)
+		err := x.connect.session.hold(x.w, x.r, x.connectClient, x.connect, x.timeout)
 		if err == nil {
 			return
 		}
-		x.replies = append(x.replies, h.connectReply(x.connect, x.connectFailed(err), nil))
+		x.replies = append(x.replies, x.handler.connectReply(x.connect, x.connectFailed(err), nil))
 	}
 	body := x.body()
 	if wrap != nil {
 		body = wrap(body)
 	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	_, _ = w.Write(body) // the client is told or is gone
+	x.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = x.w.Write(body) // the client is told or is gone
 }
 
 // connectFailed returns the reply to a connect that could not be held.

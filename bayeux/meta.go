@@ -17,11 +17,12 @@ import (
 
 // An exchange is a request's messages and the replies to them.
 type exchange struct {
-	handler   *Handler
-	w         http.ResponseWriter // nil where there is no header to set
-	r         *http.Request
-	transport string
-	alone     bool // there is one message
+	handler *Handler
+	w       http.ResponseWriter // nil where there is no header to set
+	r       *http.Request
+	browser string // by its cookie; empty if it has none
+	socket  bool   // it is a message over a WebSocket
+	alone   bool   // there is one message
 
 	client  *halley.Client // of the request, once it is known
 	problem error          // why it is not
@@ -39,6 +40,7 @@ func (x *exchange) run(messages []message) {
 	if i := slices.IndexFunc(messages, func(m message) bool { return m.channel == "/meta/handshake" }); i >= 0 {
 		messages = messages[i : i+1]
 	}
+	x.alone = len(messages) == 1
 	for i := range messages {
 		x.message(&messages[i])
 	}
@@ -215,9 +217,11 @@ func (x *exchange) handshake(m *message) {
 		x.refuse(m, fault(503, "", "there are as many sessions as there may be"), `{"reconnect":"handshake","interval":10000}`)
 		return
 	}
-	if s.browser = browser(x.r); s.browser == "" && x.w != nil {
+	if s.browser = x.browser; s.browser == "" && !x.socket {
 		s.browser = newID()
-		http.SetCookie(x.w, &http.Cookie{Name: browserCookie, Value: s.browser, Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode})
+		http.SetCookie(x.w, &http.Cookie{ // #nosec G124 -- no right hangs on it: it tells browsers apart
+			Name: browserCookie, Value: s.browser, Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: x.r.TLS != nil,
+		})
 	}
 	s.mu.Lock()
 	s.wait()
@@ -288,7 +292,7 @@ func (x *exchange) doConnect(m *message) {
 	switch {
 	case !x.alone:
 		x.timeout = 0 // the other replies are waited for
-	case x.timeout > 0 && x.transport != webSocket && x.r.ProtoMajor == 1 && !h.browserHolds(c, s.browser):
+	case x.timeout > 0 && !x.socket && x.r.ProtoMajor == 1 && !h.browserHolds(c, s.browser):
 		x.timeout, c.pause = 0, h.options.MultiSessionInterval
 		c.advice = `{"reconnect":"retry","interval":` + strconv.FormatInt(h.options.MultiSessionInterval.Milliseconds(), 10) +
 			`,"timeout":` + strconv.FormatInt(h.options.Timeout.Milliseconds(), 10) + `,"multiple-clients":true}`

@@ -198,7 +198,7 @@ func (c *socket) serve(text []byte) {
 		c.write(append((&reply{b: []byte(`[{"successful":false`)}).text("error", fault(400, "", err.Error())).end(), ']'))
 		return
 	}
-	x := &exchange{handler: h, r: c.r, transport: webSocket, alone: len(messages) == 1, client: c.client, problem: c.problem}
+	x := &exchange{handler: h, r: c.r, socket: true, browser: browser(c.r), client: c.client, problem: c.problem}
 	x.run(messages)
 	if x.connect == nil {
 		c.write(x.body())
