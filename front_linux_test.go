@@ -315,6 +315,40 @@ func TestFrontLargeBody(t *testing.T) {
 	c.wantEnd()
 }
 
+// A body that comes a byte at a time has an end, whether it is waited for here or
+// by the HTTP server.
+func TestSlowBody(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	for _, front := range []bool{true, false} {
+		for _, head := range []string{
+			"POST /comet/publish?channel=a HTTP/1.1\r\nContent-Length: 100",
+			"POST /comet/publish?channel=a HTTP/1.1\r\nContent-Length: 100000",
+			"POST /comet/publish?channel=a//b HTTP/1.1\r\nContent-Length: 1000", // refused before that
+			"POST /comet/nothing HTTP/1.1\r\nContent-Length: 1000",
+			"POST /comet/subscribe?transport=sse HTTP/1.1\r\nContent-Length: 1000",
+		} {
+			s := serveFront(t, newLog(t), halley.Options{WriteTimeout: timeout}, &http.Server{}, front)
+			c := s.dial().send(head + "\r\nHost: localhost\r\n\r\n")
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				_, _ = io.Copy(io.Discard, c.r) // a reset is an end too
+			}()
+			for n, over := 0, false; !over; n++ {
+				select {
+				case <-ended:
+					over = true
+				case <-time.After(timeout / 6):
+					_, _ = io.WriteString(c, "x") // it may be over
+				}
+				if n == 90 {
+					t.Fatalf("front %v: the body may go on for ever of %q", front, head)
+				}
+			}
+		}
+	}
+}
+
 // Time-outs are the server's.
 func TestFrontTimeouts(t *testing.T) {
 	const soon = 100 * time.Millisecond

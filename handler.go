@@ -43,6 +43,11 @@ var endpoints = map[string]endpoint{
 // at.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
+	if r.Method == http.MethodPost {
+		// Net/http reads what a refused request has left of its body, and would
+		// wait for it without end. readBody lifts this.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.opts.WriteTimeout)) // where it is supported
+	}
 	if p := h.begin(header, r); p != nil {
 		h.refuse(w, p)
 		return

@@ -144,7 +144,11 @@ func (f *Front) Close() error {
 }
 
 // input serves what a visitor has sent.
-func (n *lane) input(c *pump.Conn, b []byte) (done bool) {
+func (n *lane) input(c *pump.Conn, b []byte) (done bool) { return n.serve(c, b, false) }
+
+// serve serves what a visitor has sent, which may begin with a part that was
+// there before.
+func (n *lane) serve(c *pump.Conn, b []byte, part bool) (done bool) {
 	f := n.front
 	memo := &n.memos[c.Worker()]
 	var out []byte
@@ -190,7 +194,9 @@ func (n *lane) input(c *pump.Conn, b []byte) (done bool) {
 			c.Respond(out)
 		}
 		c.SetOwner(bytes.Clone(b))
-		c.Become(n.partial)
+		if !part || len(out) > 0 { // a small body has its time once, not for each of its bytes
+			c.Become(n.partial)
+		}
 	case len(b) > 0:
 		n.release(c, out, b)
 	default:
@@ -209,7 +215,7 @@ func (n *lane) inputOfPart(c *pump.Conn, b []byte) (done bool) {
 		n.release(c, nil, part)
 		return true
 	}
-	return n.input(c, append(part, b...))
+	return n.serve(c, append(part, b...), true)
 }
 
 func (n *lane) inputAfterPost(c *pump.Conn, b []byte) (done bool) {
