@@ -21,15 +21,16 @@ const (
 
 // A conn is one connection. Idle streams need no memory but this.
 type conn struct {
-	fd    int32
-	state state
-	scan  scanner
-	track track
-	talk  *talk
+	fd     int32
+	number int32 // of the subscribers, or of the publishers
+	state  state
+	scan   scanner
+	track  track
+	talk   *talk
 }
 
 // A talk is what a connection has besides a stream's counting: a dialog that
-// goes on, or requests and answers.
+// goes on, requests and answers, or a message of which some is still to come.
 type talk struct {
 	dialog  Dialog
 	step    int

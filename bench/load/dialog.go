@@ -20,6 +20,10 @@ func Say(bytes, wait string) Step {
 type Dialog struct {
 	Steps []Step
 	// Again makes a poll of it: it returns the next request, given the
-	// request before and its whole answer.
+	// request before and its whole answer. None ends the poll with [ErrRest].
 	Again func(request, answer []byte) []byte
+	// Whole, if it is set, returns how much of a stream's bytes is whole
+	// messages. What is not whole yet does not count: were it cut, it would
+	// come again.
+	Whole func(stream []byte) int
 }

@@ -41,6 +41,16 @@ func (h *Histogram) Quantile(q float64) float64 {
 	return 0
 }
 
+// Max returns the longest time in nanoseconds.
+func (h *Histogram) Max() float64 {
+	for i := len(h.counts) - 1; i >= 0; i-- {
+		if h.counts[i] > 0 {
+			return middle(i)
+		}
+	}
+	return 0
+}
+
 // Values below 64 have a bucket each; above, each power of two has 64.
 func bucket(v uint64) int {
 	if v < 64 {

@@ -17,6 +17,14 @@ type Pool struct {
 	Counts  Counts
 	Latency Histogram // of the messages, from when each was made
 
+	// Ended, if it is set, is told of each subscriber that is refused, with a
+	// [Refusal], or whose connection ends. What is not published is counted
+	// then. Without it the first of these fails the pool.
+	Ended func(i int, err error)
+	// Heard, if it is set, is told what whole messages came to a subscriber
+	// whose dialog says what whole ones are. It keeps nothing of them.
+	Heard func(i int, messages []byte)
+
 	addr   netip.AddrPort
 	poller *poller
 	buf    []byte
@@ -81,10 +89,8 @@ const inFlight = 1000
 func (p *Pool) Subscribe(n int, from uint64, dialog func(i int) Dialog, timeout time.Duration) error {
 	first := len(p.subs)
 	for i := range n {
-		index := len(p.conns)
-		p.conns = append(p.conns, conn{track: track{next: from}})
-		p.subs = append(p.subs, index)
-		if err := p.begin(index, dialog(first+i), 0); err != nil {
+		p.add(from)
+		if err := p.Join(first+i, dialog(first+i)); err != nil {
 			return err
 		}
 		for p.opened >= inFlight {
@@ -101,6 +107,31 @@ func (p *Pool) Subscribe(n int, from uint64, dialog func(i int) Dialog, timeout 
 	}
 	return p.failed
 }
+
+// Add adds n subscribers that are not connected yet.
+func (p *Pool) Add(n int, from uint64) {
+	for range n {
+		p.add(from)
+	}
+}
+
+func (p *Pool) add(from uint64) {
+	index := len(p.conns)
+	p.conns = append(p.conns, conn{number: int32(len(p.subs)), track: track{next: from}})
+	p.subs = append(p.subs, index)
+}
+
+// Join begins to connect the subscriber i, which is not connected. Its counting
+// goes on.
+func (p *Pool) Join(i int, d Dialog) error {
+	index := p.subs[i]
+	c := &p.conns[index]
+	*c = conn{number: c.number, track: c.track}
+	return p.begin(index, d, 0)
+}
+
+// Next returns the sequence of the message that the subscriber i waits for.
+func (p *Pool) Next(i int) uint64 { return p.conns[p.subs[i]].track.next }
 
 // SubscribeDeaf adds n connections that ask to subscribe, have a receive buffer
 // of 1 KiB and never read.
@@ -133,10 +164,8 @@ func (p *Pool) Cut() {
 
 // Return connects the subscribers again that were cut. Their counting goes on.
 func (p *Pool) Return(dialog func(i int) Dialog, timeout time.Duration) error {
-	for i, index := range p.subs {
-		c := &p.conns[index]
-		*c = conn{track: c.track}
-		if err := p.begin(index, dialog(i), 0); err != nil {
+	for i := range p.subs {
+		if err := p.Join(i, dialog(i)); err != nil {
 			return err
 		}
 		for p.opened >= inFlight {
@@ -167,30 +196,46 @@ func (p *Pool) begin(index int, d Dialog, buffer int) error {
 // AddPublishers makes n connections to publish with.
 func (p *Pool) AddPublishers(n int) error {
 	for i := range n {
-		fd, err := dial(p.addr, i, 0)
-		if err != nil {
-			return err
-		}
 		index := len(p.conns)
-		p.conns = append(p.conns, conn{fd: int32(fd), state: publishing, talk: &talk{}})
+		p.conns = append(p.conns, conn{number: int32(i)})
 		p.pubs = append(p.pubs, index)
-		if err := p.poller.add(int32(fd), index, unix.EPOLLIN); err != nil {
+		if err := p.connectPublisher(index); err != nil {
 			return err
 		}
-		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 5000); err != nil {
+		fd := p.conns[index].fd
+		if _, err := unix.Poll([]unix.PollFd{{Fd: fd, Events: unix.POLLOUT}}, 5000); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func (p *Pool) connectPublisher(index int) error {
+	c := &p.conns[index]
+	fd, err := dial(p.addr, int(c.number), 0)
+	if err != nil {
+		return err
+	}
+	c.fd, c.state, c.talk = int32(fd), publishing, &talk{}
+	return p.poller.add(c.fd, index, unix.EPOLLIN)
+}
+
 // Publish sends requests, which get so many answers, by the publisher i.
 func (p *Pool) Publish(i int, requests []byte, answers int) error {
 	c := &p.conns[p.pubs[i]]
+	if c.state == closed && p.Ended != nil {
+		if err := p.connectPublisher(p.pubs[i]); err != nil {
+			return err
+		}
+	}
 	p.owed += answers
 	c.talk.owed += answers
 	if len(c.talk.out) == 0 {
 		n, errno := send(c.fd, requests)
+		if errno != 0 && errno != unix.EAGAIN && p.Ended != nil {
+			p.fail(p.pubs[i], errno)
+			return nil
+		}
 		if errno != 0 && errno != unix.EAGAIN {
 			return fmt.Errorf("publish: %w", errno)
 		}
@@ -339,7 +384,12 @@ func (p *Pool) subscribed(index int, c *conn, answer []byte) {
 		c.talk.in = append([]byte(nil), rest...)
 		return
 	}
-	c.state, c.talk = streaming, nil
+	c.state = streaming
+	if c.talk.dialog.Whole == nil {
+		c.talk = nil
+	} else {
+		rest, c.talk.in = c.talk.in, nil
+	}
 	p.stream(index, c, rest)
 }
 
@@ -350,8 +400,37 @@ func (p *Pool) stream(index int, c *conn, piece []byte) {
 			p.recent = append(p.recent[:0], p.recent[over:]...)
 		}
 	}
+	if c.talk != nil {
+		p.whole(c, piece)
+		return
+	}
 	p.conn, p.now = c, Now()
 	c.scan.scan(piece, p.arrive)
+}
+
+// whole counts what is whole, and keeps the rest until it is.
+func (p *Pool) whole(c *conn, piece []byte) {
+	t := c.talk
+	if len(t.in) > 0 {
+		t.in = append(t.in, piece...)
+		piece = t.in
+	}
+	size := t.dialog.Whole(piece)
+	p.hear(c, piece[:size])
+	if rest := piece[size:]; len(rest) > 0 {
+		t.in = append(t.in[:0], rest...)
+	} else {
+		t.in = nil // most have nothing to keep
+	}
+}
+
+// hear counts whole messages, and tells of them.
+func (p *Pool) hear(c *conn, messages []byte) {
+	p.conn, p.now = c, Now()
+	c.scan.scan(messages, p.arrive)
+	if p.Heard != nil && len(messages) > 0 {
+		p.Heard(int(c.number), messages)
+	}
 }
 
 func (p *Pool) read(index int, c *conn) {
@@ -375,7 +454,8 @@ func (p *Pool) read(index int, c *conn) {
 		case connecting:
 			c.talk.in = append(c.talk.in, piece...)
 			if bytes.HasPrefix(c.talk.in, []byte("HTTP/1.1 ")) && len(c.talk.in) > 9 && c.talk.in[9] > '2' {
-				p.fail(index, fmt.Errorf("refused: %.200s", c.talk.in))
+				// What has come of the answer is nearly always all of it.
+				p.fail(index, &Refusal{bytes.Clone(c.talk.in)})
 				return
 			}
 			if !c.talk.waiting {
@@ -408,13 +488,16 @@ func (p *Pool) poll(index int, c *conn, piece []byte) {
 	}
 	answer := piece[:size]
 	if status/100 != 2 && status != 304 {
-		p.fail(index, fmt.Errorf("poll refused: %.300s", answer))
+		p.fail(index, &Refusal{bytes.Clone(answer)})
 		return
 	}
-	p.conn, p.now = c, Now()
-	c.scan.scan(answer, p.arrive)
+	p.hear(c, answer)
 	t.request = t.dialog.Again(t.request, answer)
 	t.in = t.in[:0]
+	if t.request == nil {
+		p.fail(index, ErrRest)
+		return
+	}
 	p.put(index, c, t.request)
 }
 
@@ -427,8 +510,11 @@ func (p *Pool) answered(index int, c *conn, piece []byte) {
 			return
 		}
 		if status/100 != 2 {
-			p.fail(index, fmt.Errorf("publish refused: %.300s", t.in))
-			return
+			if p.Ended == nil {
+				p.fail(index, fmt.Errorf("publish refused: %.300s", t.in))
+				return
+			}
+			p.Counts.Refused++
 		}
 		p.owed--
 		t.owed--
@@ -437,14 +523,32 @@ func (p *Pool) answered(index int, c *conn, piece []byte) {
 	}
 }
 
+// A Refusal is an answer other than what was asked for.
+type Refusal struct{ Answer []byte }
+
+func (r *Refusal) Error() string { return fmt.Sprintf("refused: %.300s", r.Answer) }
+
+// ErrRest is the end of a poll that asks for nothing more for the moment.
+var ErrRest = errors.New("the client rests")
+
 func (p *Pool) fail(index int, err error) {
-	if p.failed == nil {
-		p.failed = fmt.Errorf("connection %d: %w", index, err)
-	}
-	if p.conns[index].state == connecting {
+	c := &p.conns[index]
+	state := c.state
+	if state == connecting {
 		p.opened--
 	}
 	p.drop(index)
+	switch {
+	case p.Ended == nil:
+		if p.failed == nil {
+			p.failed = fmt.Errorf("connection %d: %w", index, err)
+		}
+	case state == publishing:
+		p.Counts.Refused += uint64(c.talk.owed)
+		p.owed -= c.talk.owed
+	default:
+		p.Ended(int(c.number), err)
+	}
 }
 
 func (p *Pool) drop(index int) {

@@ -6,6 +6,7 @@ type Counts struct {
 	Lost      uint64 // messages that never came
 	Doubled   uint64 // messages that came again
 	Reordered uint64 // messages that came after a later one
+	Refused   uint64 // requests to publish that were refused or cut, where that does not fail the pool
 }
 
 // window is how far back a message that comes late is told from a double.

@@ -2,6 +2,7 @@ package peers
 
 import (
 	"bytes"
+	"encoding/binary"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -16,6 +17,7 @@ type Halley struct {
 	// Epoll leaves out io_uring, as some systems do.
 	Epoll bool
 	built string // what is run
+	args  []string
 }
 
 // Name implements [Peer].
@@ -59,7 +61,22 @@ func (h *Halley) Start(o Options) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"serve", "--listen", addr.String(), "--engine", "memory", "--admit-rate", "0"} // all come at once
+	args := []string{"serve", "--listen", addr.String()}
+	if o.Dir != "" {
+		args = append(args, "--engine", "disk", "--data-dir", o.Dir)
+	} else {
+		args = append(args, "--engine", "memory")
+	}
+	if !o.Admit {
+		args = append(args, "--admit-rate", "0") // all come at once
+	}
+	if o.Proxied {
+		args = append(args, "--trusted-proxies", "127.0.0.0/8")
+	}
+	if o.Drain > 0 {
+		// The window is three quarters of the time at most.
+		args = append(args, "--drain-window", o.Drain.String(), "--drain-timeout", (o.Drain * 3 / 2).String())
+	}
 	if h.Epoll {
 		args = append(args, "--no-io-uring")
 	}
@@ -70,8 +87,13 @@ func (h *Halley) Start(o Options) error {
 		bound := strconv.Itoa(o.Bound) + "B"
 		args = append(args, "--memory-limit", bound, "--retain-bytes", bound)
 	}
+	h.args = args
 	return h.start(addr, exec.Command(h.built, args...))
 }
+
+// StartAgain runs another one with the same settings, once the server has
+// ended.
+func (h *Halley) StartAgain() error { return h.run(exec.Command(h.built, h.args...)) }
 
 // Subscribe implements [Peer].
 func (h *Halley) Subscribe(transport, channel, position string) load.Dialog {
@@ -118,3 +140,67 @@ func (h *Halley) Publish(channel string, messages ...[]byte) ([]byte, int) {
 
 // Position implements [Peer].
 func (*Halley) Position(_, recent []byte) string { return between(recent, "\nid: ", "\n") }
+
+// Follow is Subscribe in the format in which each transport tells a client where
+// it is. What is whole can be told from what is not.
+func (h *Halley) Follow(transport, channel, cursor string) load.Dialog {
+	if transport == "sse" || transport == "multipart" {
+		channel += "&format=envelope"
+	}
+	d := h.Subscribe(transport, channel, cursor)
+	switch transport {
+	case "long-polling":
+		again := d.Again
+		d.Again = func(request, answer []byte) []byte {
+			if bytes.Contains(answer, []byte(`"messages":[]`)) {
+				return nil // a server that is about to stop answers like this
+			}
+			return again(request, answer)
+		}
+	case "websocket":
+		d.Steps[0].Wait = "\r\n\r\n"
+		d.Whole = wholeFrames
+	default:
+		d.Steps[0].Wait = "\r\n\r\n"
+		d.Whole = wholeChunks
+	}
+	return d
+}
+
+// wholeChunks returns the size of the whole chunks that a body begins with. The
+// server puts each message into one.
+func wholeChunks(body []byte) (size int) {
+	for {
+		digits, _, found := bytes.Cut(body[size:], []byte("\r\n"))
+		length, err := strconv.ParseUint(string(digits), 16, 31)
+		end := size + len(digits) + 2 + int(length) + 2
+		if !found || err != nil || end > len(body) {
+			return size
+		}
+		size = end
+	}
+}
+
+// wholeFrames returns the size of the whole frames that a WebSocket's stream
+// from the server begins with.
+func wholeFrames(stream []byte) (size int) {
+	for {
+		rest := stream[size:]
+		if len(rest) < 2 {
+			return size
+		}
+		head, length := 2, int(rest[1]&0x7f)
+		switch {
+		case length == 126 && len(rest) >= 4:
+			head, length = 4, int(binary.BigEndian.Uint16(rest[2:]))
+		case length == 127 && len(rest) >= 10:
+			head, length = 10, int(binary.BigEndian.Uint32(rest[6:]))
+		case length > 125:
+			return size
+		}
+		if len(rest) < head+length {
+			return size
+		}
+		size += head + length
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/halley-comet/halley/bench/load"
 )
@@ -43,6 +44,12 @@ type Options struct {
 	Polls bool // the scenario is of long polls
 	Bound int  // bytes of messages to keep at most; 0 leaves it to the server
 	TLS   *TLS // serve HTTPS; only Halley and PlainGo do
+
+	// Of Halley.
+	Admit   bool          // let clients in at its usual rate, not all at once
+	Proxied bool          // take loopback addresses for those of proxies
+	Dir     string        // keep messages in this folder, not in memory
+	Drain   time.Duration // over which clients are sent away when it ends; 0: its default
 }
 
 // All returns every peer, in the order in which results are shown.

@@ -45,7 +45,12 @@ func free() (netip.AddrPort, error) {
 
 // start runs a command and waits until its address takes connections.
 func (p *process) start(addr netip.AddrPort, command *exec.Cmd) error {
-	p.command, p.addr, p.ended = command, addr, make(chan struct{})
+	p.addr = addr
+	return p.run(command)
+}
+
+func (p *process) run(command *exec.Cmd) error {
+	p.command, p.ended = command, make(chan struct{})
 	p.log.Reset()
 	command.Stdout, command.Stderr = &p.log, &p.log
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
@@ -63,7 +68,7 @@ func (p *process) start(addr netip.AddrPort, command *exec.Cmd) error {
 			return fmt.Errorf("%s ended: %s", filepath.Base(command.Path), tail(p.log.Bytes()))
 		case <-time.After(50 * time.Millisecond):
 		}
-		if conn, err := net.Dial("tcp", addr.String()); err == nil {
+		if conn, err := net.Dial("tcp", p.addr.String()); err == nil {
 			conn.Close()
 			return nil
 		}
@@ -75,6 +80,14 @@ func (p *process) start(addr netip.AddrPort, command *exec.Cmd) error {
 func tail(log []byte) string {
 	return string(log[max(0, len(log)-1000):])
 }
+
+// Signal sends the server a signal.
+func (p *process) Signal(signal syscall.Signal) error {
+	return p.command.Process.Signal(signal)
+}
+
+// Ended is closed when the server has ended.
+func (p *process) Ended() <-chan struct{} { return p.ended }
 
 // Stop ends the process and those it started.
 func (p *process) Stop() {

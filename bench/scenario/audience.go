@@ -70,6 +70,23 @@ func (a *audience) round(n int) error {
 	return a.Until(a.settled, patience)
 }
 
+// publishEvery publishes a message at each pause, whether or not those before
+// have come.
+func (a *audience) publishEvery(pause time.Duration, done func() bool) error {
+	for due := time.Now(); !done(); {
+		if wait := time.Until(due); wait > 0 {
+			a.Turn(min(wait, 10*time.Millisecond))
+			continue
+		}
+		due = due.Add(pause)
+		if err := a.publish(1); err != nil {
+			return err
+		}
+		a.Turn(0)
+	}
+	return nil
+}
+
 // A spell is what a load cost the server and brought.
 type spell struct {
 	cpu       float64 // seconds

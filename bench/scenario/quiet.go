@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"errors"
 	"time"
 
 	"github.com/halley-comet/halley/bench/load"
@@ -56,25 +57,17 @@ func runQuiet(p peers.Peer, c Case, _ Config) ([]Measure, error) {
 	pause := 2 * time.Since(begin) / time.Duration(rounds)
 
 	next := listenQuietly(p, quietTime)
-	begin, due, delivered := time.Now(), time.Now(), busy.Counts.Delivered
-	for waiting := true; waiting; {
+	begin, delivered := time.Now(), busy.Counts.Delivered
+	err = busy.publishEvery(pause, func() bool {
 		select {
 		case heard = <-next:
-			waiting = false
-			continue
+			return true
 		default:
+			return false
 		}
-		if wait := time.Until(due); wait > 0 {
-			busy.Turn(min(wait, 10*time.Millisecond))
-			continue
-		}
-		due = due.Add(pause)
-		if err := busy.publish(1); err != nil {
-			return nil, err
-		}
-	}
-	if heard.err != nil {
-		return nil, heard.err
+	})
+	if err = errors.Join(err, heard.err); err != nil {
+		return nil, err
 	}
 	values["p50"], values["p99"] = heard.p50, heard.p99
 	values["rate"] = float64(busy.Counts.Delivered-delivered) / time.Since(begin).Seconds()

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"crypto/tls"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"time"
 
+	"github.com/halley-comet/halley/bench/load"
 	"github.com/halley-comet/halley/bench/peers"
 )
 
@@ -43,29 +46,52 @@ func runIdleTLS(p peers.Peer, c Case, _ Config) ([]Measure, error) {
 	if err != nil {
 		return nil, err
 	}
-	dialog := p.Subscribe("sse", "a", "").Steps[0]
 	for range c.Connections {
-		conn, err := tls.Dial("tcp", p.Addr().String(), &tls.Config{RootCAs: files.Roots})
+		conn, err := converse(p.Addr(), &tls.Config{RootCAs: files.Roots}, p.Subscribe("sse", "a", ""), patience)
 		if err != nil {
 			return nil, err
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
-		if _, err := conn.Write(dialog.Send(nil)); err != nil {
-			return nil, err
-		}
-		var answer []byte
-		for buf := make([]byte, 4096); !bytes.Contains(answer, []byte(dialog.Wait)); {
-			n, err := conn.Read(buf)
-			if err != nil {
-				return nil, fmt.Errorf("subscribe: %w: %.200s", err, answer)
-			}
-			answer = append(answer, buf[:n]...)
-		}
 	}
 	held, err := settle(p)
 	if err != nil {
 		return nil, err
 	}
 	return []Measure{{Values: Values{"bytes": float64(held-before) / float64(c.Connections)}}}, nil
+}
+
+// converse subscribes by a connection of its own, over TLS where that is not
+// nil.
+func converse(to netip.AddrPort, secure *tls.Config, d load.Dialog, timeout time.Duration) (net.Conn, error) {
+	conn, err := net.DialTimeout("tcp", to.String(), timeout)
+	if err != nil {
+		return nil, err
+	}
+	conn.SetDeadline(time.Now().Add(timeout))
+	if secure != nil {
+		secure.ServerName = to.Addr().String()
+		conn = tls.Client(conn, secure)
+	}
+	var answer []byte
+	buf := make([]byte, 4096)
+	for _, step := range d.Steps {
+		if _, err := conn.Write(step.Send(answer)); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		for answer = nil; !bytes.Contains(answer, []byte(step.Wait)); {
+			n, err := conn.Read(buf)
+			if err != nil {
+				conn.Close()
+				return nil, fmt.Errorf("subscribe: %w: %.200s", err, answer)
+			}
+			answer = append(answer, buf[:n]...)
+			// The connection of a refusal may stay.
+			if refused := answer[min(9, len(answer)):]; len(refused) > 0 && refused[0] > '2' || bytes.Contains(answer, []byte("comet:reconnect")) {
+				conn.Close()
+				return nil, &load.Refusal{Answer: answer}
+			}
+		}
+	}
+	return conn, nil
 }
