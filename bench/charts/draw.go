@@ -118,6 +118,17 @@ func draw(scenario string, newest map[string]*source) []chart {
 			title: "Memory because of clients that never read", note: "The most that the server took more with them than without",
 			unit: "MB", parts: levels(rows, "", compare("because", " MB")),
 		})
+	case "siege":
+		rows := s.rows("siege", "p99")
+		for _, p := range cases(rows, kind, spread("before", "p99", " ms")) {
+			// Each has an axis of its own: some take a thousand times what others do.
+			attack := p.heading
+			p.heading = ""
+			addBars("siege-"+attack, bars{
+				title: "Under attack: " + attack, note: "99th percentile of a healthy channel before (dark) and during the attack (light)",
+				unit: "ms", parts: []part{p},
+			})
+		}
 	case "simulation-one":
 		addLines("simulation-bytes", lines{
 			title: "Memory of a connection, by simulation", note: "Bytes of the heap in use; Halley without sockets",

@@ -84,7 +84,7 @@ type Column struct {
 
 // All lists the scenarios.
 func All() []Scenario {
-	return []Scenario{idle, idleTLS, fanout, latency, quiet, storm, polls, channels, deaf, simulationOne, simulationEach, publishDisk, catchUp, opening, resumeStorm, manyChannels}
+	return []Scenario{idle, idleTLS, fanout, latency, quiet, storm, polls, channels, deaf, siege, simulationOne, simulationEach, publishDisk, catchUp, opening, resumeStorm, manyChannels}
 }
 
 // MessageSize is the size of the messages, but for never-reading.
