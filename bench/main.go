@@ -64,7 +64,7 @@ func run() error {
 		}
 		return nil
 	}
-	config := scenario.Config{CPU: *cpu, Limit: *limit, Volume: *volume, Messages: *messages, Time: *span}
+	config := scenario.Config{CPU: *cpu, Limit: *limit, Volume: *volume, Messages: *messages, Time: *span, Dir: *dir}
 	for _, text := range split(*connections) {
 		n, err := strconv.Atoi(text)
 		if err != nil {
@@ -231,6 +231,9 @@ func note(file *result.File, s scenario.Scenario, c scenario.Case, name string, 
 	for _, m := range measures {
 		row := file.Row(s.Name, name, c.Transport, c.Connections, m.Burst)
 		row.Runs = append(row.Runs, m.Values)
+		if m.Curve != nil {
+			row.Curves = append(row.Curves, m.Curve)
+		}
 		log.Printf("  %v", m.Values)
 	}
 	if err != nil {

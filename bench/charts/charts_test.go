@@ -57,6 +57,9 @@ func TestWrite(t *testing.T) {
 				}
 				row := f.Row(s.Name, server, "sse", connections, burst)
 				row.Runs = append(row.Runs, values)
+				if s.Name == "restart" {
+					row.Curves = append(row.Curves, []float64{0, value, 2 * value})
+				}
 			}
 		}
 		add(old, "limit", 1000, 777)

@@ -129,6 +129,13 @@ func draw(scenario string, newest map[string]*source) []chart {
 				unit: "ms", parts: []part{p},
 			})
 		}
+	case "restart":
+		rows := s.rows("restart", "back")
+		addLines("restart", lines{
+			title: "Clients that come back from a restart", note: "10,000 clients over all transports; the server is told to restart at 0",
+			unit: "subscribed again in each quarter of a second", across: "seconds", linear: true,
+			lines: curves(rows, colours["halley"], colours["nchan"]),
+		})
 	case "simulation-one":
 		addLines("simulation-bytes", lines{
 			title: "Memory of a connection, by simulation", note: "Bytes of the heap in use; Halley without sockets",

@@ -7,14 +7,17 @@ import (
 	"slices"
 
 	"github.com/halley-comet/halley/bench/result"
+	"github.com/halley-comet/halley/bench/scenario"
 )
 
-// lines shows what grows with the connections, on a logarithmic axis.
+// lines shows what grows with the connections, on a logarithmic axis, or what
+// happens in a time.
 type lines struct {
 	title, note string
 	unit        string
 	across      string // what grows; empty: connections
-	logarithmic bool   // the values too
+	linear      bool   // what grows is on a linear axis, from 0 on, with no mark for each point
+	logarithmic bool   // the values are on a logarithmic axis too
 	lines       []line
 }
 
@@ -41,6 +44,9 @@ func (l lines) svg() string {
 			low, high = min(low, p.y), max(high, p.y)
 		}
 	}
+	if l.linear {
+		label = 0
+	}
 	slices.Sort(sizes)
 	sizes = slices.Compact(sizes)
 	first, last := sizes[0], sizes[len(sizes)-1]
@@ -52,6 +58,13 @@ func (l lines) svg() string {
 			return (left + right) / 2
 		}
 		return left + 16 + math.Log(v/first)/math.Log(last/first)*(right-left-32)
+	}
+	across := cmp.Or(l.across, "connections") + ", on a logarithmic scale"
+	if l.linear {
+		across = l.across
+		marks := ticks(last)
+		x = func(v float64) float64 { return left + v/marks[len(marks)-1]*(right-left) }
+		sizes = marks
 	}
 	var y func(v float64) float64
 	if l.logarithmic {
@@ -79,7 +92,7 @@ func (l lines) svg() string {
 		d.text(x(v), bottom+18, "middle", faint, `font-size="12"`, short(v))
 	}
 	d.line(left, bottom, right, bottom, faint)
-	d.text((left+right)/2, bottom+36, "middle", faint, `font-size="12"`, cmp.Or(l.across, "connections")+", on a logarithmic scale")
+	d.text((left+right)/2, bottom+36, "middle", faint, `font-size="12"`, across)
 
 	for _, one := range l.lines {
 		path := ""
@@ -87,12 +100,28 @@ func (l lines) svg() string {
 			path += fmt.Sprintf("%c%s %s", "ML"[min(i, 1)], number(x(p.x)), number(y(p.y)))
 		}
 		fmt.Fprintf(d, `<path d="%s" fill="none" stroke="%s" stroke-width="2.5" stroke-linejoin="round"/>`+"\n", path, one.colour)
+		if l.linear {
+			continue
+		}
 		for _, p := range one.points {
 			fmt.Fprintf(d, `<circle cx="%s" cy="%s" r="3.5" fill="%s"/>`+"\n", number(x(p.x)), number(y(p.y)), one.colour)
 		}
 	}
-	l.label(d, x, y)
+	if l.linear {
+		l.key(d, left)
+	} else {
+		l.label(d, x, y)
+	}
 	return d.end()
+}
+
+// key names lines above the drawing, where their ends lie together.
+func (l lines) key(d *drawing, left float64) {
+	at := left + wide(l.unit)
+	for _, one := range l.lines {
+		d.text(at, float64(top+10), "", one.colour, `font-weight="bold"`, one.label)
+		at += wide(one.label) + 24
+	}
 }
 
 // label writes the lines' names at their ends, none over another.
@@ -133,4 +162,20 @@ func grow(rows []*result.Row, key string) []line {
 		slices.SortFunc(one.points, func(a, b point) int { return int(a.x - b.x) })
 	}
 	return slices.DeleteFunc(list, func(l line) bool { return len(l.points) < 2 })
+}
+
+// curves makes a line of a curve of each row, of its first run.
+func curves(rows []*result.Row, colours ...string) []line {
+	var list []line
+	for _, row := range rows {
+		if len(row.Curves) == 0 {
+			continue
+		}
+		one := line{label: row.Transport, colour: colours[len(list)%len(colours)]}
+		for i, n := range row.Curves[0] {
+			one.points = append(one.points, point{float64(i) * scenario.CurveStep, n})
+		}
+		list = append(list, one)
+	}
+	return list
 }

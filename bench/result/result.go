@@ -30,6 +30,7 @@ type Row struct {
 	Connections int               `json:"connections"`
 	Burst       int               `json:"burst,omitempty"`
 	Runs        []scenario.Values `json:"runs"`
+	Curves      [][]float64       `json:"curves,omitempty"` // of the runs, in scenarios that have them
 	Median      scenario.Values   `json:"median"`
 	Ratio       scenario.Values   `json:"ratio,omitempty"` // to the limit of the same run, or what the scenario has for it, medians
 }

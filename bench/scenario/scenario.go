@@ -69,6 +69,7 @@ type Case struct {
 type Measure struct {
 	Burst  int // messages that were published at once, where a scenario has several sizes
 	Values Values
+	Curve  []float64 // a count in each CurveStep, for scenarios that have one
 }
 
 // Values are figures by name.
@@ -84,7 +85,7 @@ type Column struct {
 
 // All lists the scenarios.
 func All() []Scenario {
-	return []Scenario{idle, idleTLS, fanout, latency, quiet, storm, polls, channels, deaf, siege, simulationOne, simulationEach, publishDisk, catchUp, opening, resumeStorm, manyChannels}
+	return []Scenario{idle, idleTLS, fanout, latency, quiet, storm, polls, channels, deaf, siege, restart, simulationOne, simulationEach, publishDisk, catchUp, opening, resumeStorm, manyChannels}
 }
 
 // MessageSize is the size of the messages, but for never-reading.

@@ -8,7 +8,7 @@ import (
 	"github.com/halley-comet/halley/bench/peers"
 )
 
-// TestServers runs the scenarios of attacks in small: who does
+// TestServers runs the scenarios of attacks and of restarts in small: who does
 // no wrong loses nothing and is refused nothing. How long anything takes is not
 // looked at.
 func TestServers(t *testing.T) {
@@ -24,6 +24,7 @@ func TestServers(t *testing.T) {
 		none []string
 	}{
 		{siege, 60, []string{"lost", "doubled", "reordered", "cut", "unpublished"}},
+		{restart, 300, []string{"lost", "doubled", "reordered", "gaps"}},
 	} {
 		s, config := one.scenario, Config{Limit: time.Second, Connections: []int{one.size}, Dir: dir}
 		for _, c := range s.Cases(config) {
