@@ -411,6 +411,7 @@ func TestCutConnect(t *testing.T) {
 				want = append(want, i)
 				messages, _ := w.connect(id, fmt.Sprintf(`,"id":"after %d","advice":{"timeout":1000}`, i))
 				got = append(got, data(messages)...)
+				w.held(0)
 			}
 			if !same(got, want) {
 				t.Errorf("delivered %v", got)
@@ -475,6 +476,7 @@ func TestRepeatedConnect(t *testing.T) {
 		t.Fatalf("%v", messages)
 	}
 	w.publish("a", 2)
+	w.http.CloseIdleConnections()
 	if messages, _ := w.connect(id, `,"id":"7"`); !same(data(messages), []any{1, 2}) {
 		t.Errorf("the same connect again, as Faye sends it: %v", messages)
 	}
@@ -487,6 +489,23 @@ func TestRepeatedConnect(t *testing.T) {
 	if messages, _ := w.connect(id, `,"id":"9"`); !same(data(messages), []any{4}) {
 		t.Errorf("the next: %v", messages)
 	}
+	// One id for all is none.
+	for _, open := range []bool{true, false} {
+		id = w.handshake("")
+		w.subscribe(id, "/a")
+		w.connect(id, `,"id":"1"`+now)
+		w.connect(id, `,"id":"1","advice":{"timeout":10}`)
+		for i := range 10 {
+			w.publish("a", i)
+			if !open {
+				w.http.CloseIdleConnections()
+			}
+			messages, _ := w.connect(id, `,"id":"1"`)
+			if !same(data(messages), []any{i}) {
+				t.Errorf("message %d by a client with one id: %v", i, messages)
+			}
+		}
+	}
 }
 
 // A second connect of a session takes the place of the first.
@@ -497,7 +516,7 @@ func TestTwoConnects(t *testing.T) {
 	first := w.later(id, `,"id":"1"`)
 	w.held(1)
 	second := w.later(id, `,"id":"2"`)
-	if got := <-first; len(got) != 1 || got[0].ok() || got[0].advice("reconnect") != "none" {
+	if got := <-first; len(got) != 1 || got[0].ok() || got[0].advice("interval") != 1000.0 {
 		t.Errorf("the first: %v", got)
 	}
 	w.held(1)
@@ -746,6 +765,7 @@ func TestServices(t *testing.T) {
 	}
 	// They come again until they have arrived, and count for as long.
 	for range 2 {
+		w.http.CloseIdleConnections()
 		if messages, _ := w.connect(id, `,"id":"x"`); len(messages) != 2 {
 			t.Errorf("the queue: %v", messages)
 		}

@@ -103,6 +103,9 @@ func (c *connect) answer(a halley.PollAnswer) []byte {
 	defer s.mu.Unlock()
 	current := s.held == c
 	c.answered = true
+	if !c.stream {
+		s.last = c
+	}
 	c.release()
 	b := []byte{'['}
 	add := func(message []byte) {
@@ -123,7 +126,9 @@ func (c *connect) answer(a halley.PollAnswer) []byte {
 	case c.replaced != nil && c.replaced.stream && !c.stream: // it goes on there
 	case c.replaced != nil || !current:
 		r = newReply(c.m, false).text("error", fault(408, s.id, "another connect of the session has come"))
-		c.advice = `{"reconnect":"none"}`
+		// It may be that the other is older and was late, so this client is not
+		// sent away for good.
+		c.advice = `{"reconnect":"retry","interval":1000}`
 	case a.Err != nil:
 		r = c.failed(a.Err)
 	default:

@@ -30,6 +30,9 @@ type Session struct {
 	subs   []subscription    // in no order
 	cursor halley.Cursor     // the client has had the messages of subs up to here
 	mark   *mark             // where it stood before the last reply, until that has arrived
+	last   *connect          // that was answered last
+	same   int               // connects in a row that had the same id
+	noIDs  bool              // the client's ids do not tell its connects apart
 	batch  int64             // of the last reply with messages
 	queue  []json.RawMessage // replies of services, until they have arrived
 	sent   int               // of queue, with the last reply
@@ -233,12 +236,12 @@ func (s *Session) rewind() {
 // repeats a connect that failed, CometD asks to be answered at once after one.
 func (s *Session) settle(c *connect) {
 	m := c.m
+	repeated := s.repeats(c)
 	if s.mark == nil {
 		s.arrived()
 		return
 	}
-	by := s.mark.by
-	again := !c.confirms && (s.mark.lost || m.id != nil && string(m.id) == string(by.m.id) || m.timeout == 0 && c.remote != by.remote)
+	again := !c.confirms && (s.mark.lost || repeated || m.timeout == 0 && c.remote != s.mark.by.remote)
 	if n, ok := m.number("ack"); ok && s.ack {
 		again = n != s.batch
 	}
@@ -248,6 +251,21 @@ func (s *Session) settle(c *connect) {
 		s.arrived()
 	}
 }
+
+// repeats tells whether a connect is the last one again. There are clients that
+// give all the same id.
+func (s *Session) repeats(c *connect) bool {
+	if s.last == nil || c.m.id == nil || string(c.m.id) != string(s.last.m.id) {
+		s.same = 0
+		return false
+	}
+	if s.same++; s.same == manyRepeats || c.remote == s.last.remote {
+		s.noIDs = true // nobody repeats so often, or over the connection that the reply came by
+	}
+	return !s.noIDs
+}
+
+const manyRepeats = 5
 
 // wait has the session end if no connect comes. mu is held.
 func (s *Session) wait() {
