@@ -161,6 +161,9 @@ func TestStatsOfWebSocket(t *testing.T) {
 		c.send(`{"publish":{"channel":"a","data":1}}`)
 		c.want("a=1")
 		s := hub.Stats()
+		for end := time.Now().Add(10 * time.Second); count(s.Publish) == 0 && time.Now().Before(end); s = hub.Stats() {
+			time.Sleep(time.Millisecond) // the message may have come before it was counted
+		}
 		if n := s.Transports["websocket"]; n.Connections != 1 || n.Messages != 1 || s.Refused["invalid-channel"] != 1 || s.Published != 1 || count(s.Publish) != 1 {
 			t.Errorf("%+v", s)
 		}

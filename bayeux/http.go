@@ -56,7 +56,7 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusUnsupportedMediaType, "the body is encoded")
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(h.options.MaxBody)))
+	body, err := readBody(http.MaxBytesReader(w, r.Body, int64(h.options.MaxBody)), r.ContentLength)
 	if err != nil {
 		refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is cut, or longer than %d bytes", h.options.MaxBody))
 		return
@@ -83,6 +83,16 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", replyType)
 	x := &exchange{handler: h, w: w, r: r, browser: browser(r)}
 	x.serve(messages, nil)
+}
+
+// readBody reads a body, whose length may be known.
+func readBody(body io.Reader, length int64) ([]byte, error) {
+	if length > 0 && length <= 16<<10 {
+		b := make([]byte, length)
+		_, err := io.ReadFull(body, b)
+		return b, err
+	}
+	return io.ReadAll(body)
 }
 
 // fromForm joins the parameters message, each of which is a message or an array

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"unicode/utf8"
 )
@@ -31,92 +32,165 @@ type message struct {
 var errNoMessages = errors.New("there is no message")
 
 // parse reads the messages of a request: an array, or a single one. Those that
-// are wrong in themselves have their fault set.
+// are wrong in themselves have their fault set. They share the bytes of b.
 func parse(b []byte, max int) ([]message, error) {
-	b = bytes.TrimSpace(b)
+	b = bytes.Trim(b, " \t\r\n")
 	if len(b) == 0 {
 		return nil, errNoMessages
 	}
-	var raw []json.RawMessage
+	if !json.Valid(b) {
+		var any json.RawMessage
+		return nil, fmt.Errorf("the messages cannot be parsed: %w", json.Unmarshal(b, &any))
+	}
+	n := 1
 	if b[0] == '[' {
-		if err := json.Unmarshal(b, &raw); err != nil {
-			return nil, fmt.Errorf("the messages cannot be parsed: %w", err)
+		n = 0
+		for range elements(b) {
+			n++
 		}
-	} else {
-		if !json.Valid(b) {
-			return nil, errors.New("the message is not JSON")
-		}
-		raw = []json.RawMessage{b}
 	}
 	switch {
-	case len(raw) == 0:
+	case n == 0:
 		return nil, errNoMessages
-	case len(raw) > max:
-		return nil, fmt.Errorf("%d messages in one request, at most %d", len(raw), max)
+	case n > max:
+		return nil, fmt.Errorf("%d messages in one request, at most %d", n, max)
 	}
-	messages := make([]message, len(raw))
-	for i := range raw {
-		messages[i].read(raw[i])
+	messages := make([]message, n)
+	if b[0] != '[' {
+		messages[0].read(b)
+		return messages, nil
+	}
+	i := 0
+	for _, raw := range elements(b) {
+		messages[i].read(raw)
+		i++
 	}
 	return messages, nil
+}
+
+// elements are what an array or an object has, with their names in an object. It
+// is for JSON that is known to be valid.
+func elements(b []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
+		object := b[0] == '{'
+		for b = skipSpace(b[1:]); b[0] != ']' && b[0] != '}'; b = skipSpace(b) {
+			var name []byte
+			if object {
+				end := valueEnd(b)
+				name = b[:end]
+				b = skipSpace(skipSpace(b[end:])[1:]) // the colon
+			}
+			end := valueEnd(b)
+			if !yield(name, b[:end:end]) {
+				return
+			}
+			if b = skipSpace(b[end:]); b[0] == ',' {
+				b = b[1:]
+			}
+		}
+	}
+}
+
+func skipSpace(b []byte) []byte {
+	for b[0] == ' ' || b[0] == '\t' || b[0] == '\n' || b[0] == '\r' {
+		b = b[1:]
+	}
+	return b
+}
+
+// valueEnd returns the length of the value that valid JSON begins with.
+func valueEnd(b []byte) int {
+	depth := 0
+	for i := 0; ; i++ {
+		switch b[i] {
+		case '"':
+			for i++; b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
+			}
+		case '[', '{':
+			depth++
+			continue
+		case ']', '}':
+			depth--
+		default:
+			if depth > 0 {
+				continue
+			}
+			// A number or a word: it goes on up to what cannot be in one.
+			for i < len(b) && !bytes.ContainsRune([]byte(" \t\n\r,]}:"), rune(b[i])) {
+				i++
+			}
+			return i
+		}
+		if depth == 0 {
+			return i + 1
+		}
+	}
+}
+
+// text returns what a string of valid JSON says.
+func text(b []byte) (s string, err error) {
+	if b[0] == '"' && bytes.IndexByte(b, '\\') < 0 && utf8.Valid(b) {
+		return string(b[1 : len(b)-1]), nil
+	}
+	err = json.Unmarshal(b, &s)
+	return s, err
 }
 
 // read takes one message apart. A field of the wrong type is a fault, and as if
 // it were not there.
 func (m *message) read(raw json.RawMessage) {
 	m.timeout = -1
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(raw, &fields) != nil || fields == nil {
+	if raw[0] != '{' {
 		m.fault = fault(400, "", "a message is not an object")
 		return
 	}
-	for name, text := range fields {
-		if string(text) == "null" {
-			continue
-		}
-		var err error
-		switch name {
-		case "channel":
-			err = json.Unmarshal(text, &m.channel)
-		case "id":
-			if m.id = text; text[0] != '"' && text[0] != '-' && (text[0] < '0' || text[0] > '9') {
+	for quoted, value := range elements(raw) {
+		name, err := text(quoted)
+		isNull := string(value) == "null"
+		switch {
+		case err != nil:
+		case name == "data":
+			m.data = value // null is data too
+		case isNull:
+		case name == "channel":
+			m.channel, err = text(value)
+		case name == "id":
+			if m.id = value; value[0] != '"' && value[0] != '-' && (value[0] < '0' || value[0] > '9') {
 				m.id, err = nil, errors.New("neither a string nor a number")
-			} else if len(text) > maxID {
+			} else if len(value) > maxID {
 				m.id, err = nil, errors.New("too long")
 			}
-		case "clientId":
-			err = json.Unmarshal(text, &m.clientID)
-		case "connectionType":
-			err = json.Unmarshal(text, &m.connectionType)
-		case "version":
-			err = json.Unmarshal(text, &m.version)
-		case "supportedConnectionTypes":
-			err = json.Unmarshal(text, &m.supported)
-		case "subscription":
-			if text[0] == '"' {
-				m.subscription, m.single = make([]string, 1), true
-				err = json.Unmarshal(text, &m.subscription[0])
+		case name == "clientId":
+			m.clientID, err = text(value)
+		case name == "connectionType":
+			m.connectionType, err = text(value)
+		case name == "version":
+			m.version, err = text(value)
+		case name == "supportedConnectionTypes":
+			err = json.Unmarshal(value, &m.supported)
+		case name == "subscription":
+			if m.single = value[0] == '"'; m.single {
+				m.subscription = make([]string, 1)
+				m.subscription[0], err = text(value)
 			} else {
-				err = json.Unmarshal(text, &m.subscription)
+				err = json.Unmarshal(value, &m.subscription)
 			}
-		case "data":
-			m.data = text
-		case "ext":
-			if err = json.Unmarshal(text, &m.exts); err == nil {
-				m.ext = text
+		case name == "ext":
+			if err = json.Unmarshal(value, &m.exts); err == nil {
+				m.ext = value
 			}
-		case "advice":
+		case name == "advice":
 			var advice struct{ Timeout *float64 }
-			if err = json.Unmarshal(text, &advice); err == nil && advice.Timeout != nil {
+			if err = json.Unmarshal(value, &advice); err == nil && advice.Timeout != nil {
 				m.timeout = max(*advice.Timeout, 0)
 			}
 		}
 		if err != nil && m.fault == "" {
 			m.fault = fault(400, name, "the field is of the wrong type")
 		}
-	}
-	if text, ok := fields["data"]; ok && m.data == nil {
-		m.data = text // null is data
 	}
 	if m.channel == "" && m.fault == "" {
 		m.fault = fault(400, "channel", "the field is missing")
