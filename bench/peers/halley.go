@@ -42,7 +42,7 @@ func (h *Halley) Version() string {
 
 // Transports implements [Peer].
 func (*Halley) Transports() []string {
-	return []string{"sse", "xhr-streaming", "iframe", "multipart", "websocket", "long-polling"}
+	return []string{"sse", "xhr-streaming", "iframe", "multipart", "websocket", "long-polling", "bayeux"}
 }
 
 // Install implements [Peer].
@@ -97,6 +97,9 @@ func (h *Halley) StartAgain() error { return h.run(exec.Command(h.built, h.args.
 
 // Subscribe implements [Peer].
 func (h *Halley) Subscribe(transport, channel, position string) load.Dialog {
+	if transport == "bayeux" {
+		return bayeux(h.addr, "/bayeux", channel)
+	}
 	path := "/comet/subscribe?channel=" + channel + "&transport=" + transport
 	if position != "" {
 		path += "&cursor=" + position

@@ -11,7 +11,8 @@ import (
 	"github.com/halley-comet/halley/bench/load"
 )
 
-// Node is a server on a library for Node.js: faye, socket.io or sockjs. None of
+// Node is a server on a library for Node.js: faye, cometd-nodejs-server,
+// socket.io or sockjs. None of
 // them brings back what a client missed, in its default.
 type Node struct {
 	process
@@ -36,7 +37,9 @@ func (n *Node) Version() string {
 func (n *Node) Transports() []string {
 	switch n.name {
 	case "faye":
-		return []string{"sse", "long-polling"}
+		return []string{"sse", "long-polling", "bayeux"}
+	case "cometd-nodejs-server":
+		return []string{"bayeux"}
 	case "socket.io":
 		return []string{"websocket"}
 	default:
@@ -64,10 +67,12 @@ func (n *Node) Start(Options) error {
 
 // Subscribe implements [Peer].
 func (n *Node) Subscribe(transport, channel, _ string) load.Dialog {
-	switch n.name {
-	case "faye":
+	switch {
+	case transport == "bayeux":
+		return bayeux(n.addr, "/"+n.name, channel)
+	case n.name == "faye":
 		return n.faye(transport, channel)
-	case "socket.io":
+	case n.name == "socket.io":
 		path := "/socket.io/?EIO=4&transport=websocket&channel=" + channel
 		return load.Dialog{Steps: []load.Step{
 			load.Say(upgrade(n.addr, path), `0{"sid"`),
@@ -113,15 +118,10 @@ func (n *Node) faye(transport, channel string) load.Dialog {
 
 // Publish implements [Peer].
 func (n *Node) Publish(channel string, messages ...[]byte) ([]byte, int) {
-	if n.name != "faye" {
-		return each(n.addr, "/pub?channel="+channel, messages)
+	if n.name == "faye" {
+		return publishBayeux(n.addr, "/faye", channel, messages)
 	}
-	var requests []byte
-	for _, message := range messages {
-		body := fmt.Sprintf(`[{"channel":"/%s","data":"%s"}]`, channel, message)
-		requests = post(requests, n.addr, "/faye", "application/json", []byte(body))
-	}
-	return requests, len(messages)
+	return each(n.addr, "/pub?channel="+channel, messages)
 }
 
 // Position implements [Peer].

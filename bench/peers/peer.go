@@ -62,6 +62,7 @@ func All(halley string) []Peer {
 		&Nchan{},
 		&Centrifuge{},
 		&Node{name: "faye"},
+		&Node{name: "cometd-nodejs-server"},
 		&Node{name: "socket.io"},
 		&Node{name: "sockjs"},
 	}
@@ -88,10 +89,13 @@ func get(addr netip.AddrPort, path string, fields ...string) string {
 }
 
 // post appends a POST request.
-func post(to []byte, addr netip.AddrPort, path, contentType string, body []byte) []byte {
-	to = fmt.Appendf(to, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n",
+func post(to []byte, addr netip.AddrPort, path, contentType string, body []byte, headers ...string) []byte {
+	to = fmt.Appendf(to, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n",
 		path, addr, contentType, len(body))
-	return append(to, body...)
+	for _, h := range headers {
+		to = append(append(to, h...), "\r\n"...)
+	}
+	return append(append(to, "\r\n"...), body...)
 }
 
 // each publishes messages by a request for each.

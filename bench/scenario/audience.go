@@ -41,6 +41,9 @@ func gather(p peers.Peer, transport, channel string, n int) (*audience, error) {
 }
 
 func (a *audience) dialog(position string) func(int) load.Dialog {
+	if a.transport == bayeux { // which is of one connection
+		return func(int) load.Dialog { return a.peer.Subscribe(a.transport, a.channel, position) }
+	}
 	d := a.peer.Subscribe(a.transport, a.channel, position)
 	return func(int) load.Dialog { return d }
 }

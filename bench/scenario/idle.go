@@ -28,7 +28,7 @@ var idle = Scenario{
 }
 
 func runIdle(p peers.Peer, c Case, _ Config) ([]Measure, error) {
-	if err := start(p, peers.Options{Polls: c.Transport == "long-polling"}); err != nil {
+	if err := start(p, peers.Options{Polls: c.Transport == "long-polling" || c.Transport == bayeux}); err != nil {
 		return nil, err
 	}
 	defer p.Stop()

@@ -18,11 +18,16 @@ var polls = Scenario{
 }
 
 func runPolls(p peers.Peer, c Case, config Config) ([]Measure, error) {
+	return runCycles(p, c, config, "long-polling")
+}
+
+// runCycles publishes to polls of a transport.
+func runCycles(p peers.Peer, c Case, config Config, transport string) ([]Measure, error) {
 	if err := start(p, peers.Options{Polls: true}); err != nil {
 		return nil, err
 	}
 	defer p.Stop()
-	a, err := gather(p, "long-polling", "a", c.Connections)
+	a, err := gather(p, transport, "a", c.Connections)
 	if err != nil {
 		return nil, err
 	}
@@ -43,9 +48,10 @@ func runPolls(p peers.Peer, c Case, config Config) ([]Measure, error) {
 	}
 	a.Finish(all(a.next))
 	return []Measure{{Values: faults(Values{
-		"cpu":  s.cpu / s.delivered * 1e6,
-		"rate": s.delivered / s.elapsed,
-		"p50":  a.Latency.Quantile(0.5) / 1e6,
-		"p99":  a.Latency.Quantile(0.99) / 1e6,
+		"cpu":     s.cpu / s.delivered * 1e6,
+		"per_cpu": s.delivered / s.cpu,
+		"rate":    s.delivered / s.elapsed,
+		"p50":     a.Latency.Quantile(0.5) / 1e6,
+		"p99":     a.Latency.Quantile(0.99) / 1e6,
 	}, a.Counts)}}, nil
 }

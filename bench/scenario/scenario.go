@@ -85,7 +85,7 @@ type Column struct {
 
 // All lists the scenarios.
 func All() []Scenario {
-	return []Scenario{idle, idleTLS, fanout, latency, quiet, storm, polls, channels, deaf, siege, restart, simulationOne, simulationEach, publishDisk, catchUp, opening, resumeStorm, manyChannels}
+	return []Scenario{idle, idleTLS, fanout, latency, quiet, storm, polls, channels, deaf, siege, restart, simulationOne, simulationEach, publishDisk, catchUp, opening, resumeStorm, manyChannels, bayeuxIdle, bayeuxPolls}
 }
 
 // MessageSize is the size of the messages, but for never-reading.

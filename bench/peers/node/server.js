@@ -1,8 +1,8 @@
-// A server on one of three libraries.
+// A server on one of four libraries.
 //
-//   node server.js faye|socket.io|sockjs PORT
+//   node server.js faye|cometd-nodejs-server|socket.io|sockjs PORT
 //
-// Faye is published to by its own protocol; the other two by
+// Faye is published to by its own protocol; the others by
 // POST /pub?channel=K, whose body is the message.
 'use strict';
 
@@ -28,6 +28,17 @@ const servers = {
   faye(server) {
     const faye = require('faye');
     new faye.NodeAdapter({ mount: '/faye', timeout: 600 }).attach(server);
+  },
+
+  'cometd-nodejs-server'(server) {
+    const cometd = require('cometd-nodejs-server').createCometDServer({ timeout: 600e3, maxInterval: 600e3 });
+    const publish = publishing((channel, body) => {
+      cometd.createServerChannel('/' + channel).publish(null, body);
+    });
+    server.on('request', (request, response) => {
+      if (request.url.startsWith('/pub')) publish(request, response);
+      else cometd.handle(request, response);
+    });
   },
 
   // A client is put into the room that its handshake names.
