@@ -22,6 +22,7 @@ import (
 	"github.com/halley-comet/halley/bayeux"
 	"github.com/halley-comet/halley/cmd/halley/demo"
 	"github.com/halley-comet/halley/engine/disk"
+	"github.com/halley-comet/halley/metrics"
 )
 
 // serveCmd holds the settings of a server. What is given on the command line
@@ -57,8 +58,13 @@ type serveCmd struct {
 	MaxChannels    int              `default:"1000" env:"HALLEY_MAX_CHANNELS" help:"Names and patterns of a subscription at most (${default})." placeholder:"N"`
 	MaxConnections int              `default:"0" env:"HALLEY_MAX_CONNECTIONS" help:"Subscriptions held at once; 0 for no bound (default)." placeholder:"N"`
 	IOUring        bool             `name:"io-uring" default:"true" negatable:"" env:"HALLEY_IO_URING" help:"Write to many clients in one system call, where the kernel can (on)."`
-	Origins        []string         `env:"HALLEY_ORIGINS" help:"Web origins whose pages may use the server, beside its own and loopback; * for all." placeholder:"ORIGIN"`
-	Hosts          []string         `env:"HALLEY_HOSTS" help:"Host names that browsers reach the server by; others are refused." placeholder:"HOST"`
+
+	BayeuxTimeout     time.Duration `default:"30s" env:"HALLEY_BAYEUX_TIMEOUT" help:"How long a connect of a CometD or Faye client is held, up to 60s (${default})." placeholder:"DUR"`
+	BayeuxMaxInterval time.Duration `default:"10s" env:"HALLEY_BAYEUX_MAX_INTERVAL" help:"How long such a client's session lasts without a connect (${default})." placeholder:"DUR"`
+	BayeuxMaxSessions int           `default:"100000" env:"HALLEY_BAYEUX_MAX_SESSIONS" help:"Sessions of such clients at once (${default})." placeholder:"N"`
+
+	Origins []string `env:"HALLEY_ORIGINS" help:"Web origins whose pages may use the server, beside its own and loopback; * for all." placeholder:"ORIGIN"`
+	Hosts   []string `env:"HALLEY_HOSTS" help:"Host names that browsers reach the server by; others are refused." placeholder:"HOST"`
 
 	access
 	DryRun      bool   `help:"Find out whether the server would start with these settings, say why not, and end."`
@@ -127,10 +133,13 @@ func (c *serveCmd) Run() (err error) {
 	}
 	var front *bayeux.Handler
 	if c.Bayeux {
-		if front, err = bayeux.New(hub, &bayeux.Options{MaxBody: int(c.MaxBody), MaxSubscriptions: c.MaxChannels}); err != nil {
+		if front, err = bayeux.New(hub, c.bayeuxOptions()); err != nil {
 			return err
 		}
 		defer front.Close()
+		if operators != nil {
+			operators.registry.MustRegister(metrics.NewBayeux(front.Sessions))
+		}
 	}
 	server := c.newServer(hub, front)
 	hup, reload := make(chan os.Signal, 1), func() {}
@@ -264,6 +273,17 @@ func (c *serveCmd) options() *halley.Options {
 		o.SlowClients = append(o.SlowClients, p.slowClients())
 	}
 	return o
+}
+
+func (c *serveCmd) bayeuxOptions() *bayeux.Options {
+	return &bayeux.Options{
+		Timeout:          c.BayeuxTimeout,
+		MaxInterval:      c.BayeuxMaxInterval,
+		MaxSessions:      c.BayeuxMaxSessions,
+		MaxBody:          int(c.MaxBody),
+		MaxSubscriptions: c.MaxChannels,
+		Logger:           slog.Default(),
+	}
 }
 
 func (c *serveCmd) newServer(hub *halley.Hub, front *bayeux.Handler) *http.Server {
