@@ -39,7 +39,7 @@ func run() error {
 		servers     = flag.String("servers", "limit,halley,plain-go,nchan,centrifuge", "servers, separated by commas, or all")
 		kinds       = flag.String("stores", "all", "stores, separated by commas, of the scenarios that compare them")
 		connections = flag.String("connections", "", "numbers of connections, publishers or channels, in place of each scenario's own")
-		transports  = flag.String("transports", "", "transports of the scenario idle")
+		transports  = flag.String("transports", "", "transports of the scenario idle, or attacks of siege")
 		runs        = flag.Int("runs", 5, "how often to run each; medians are shown")
 		cpu         = flag.Duration("cpu", 2*time.Second, "CPU time that a server is to use while it is measured")
 		limit       = flag.Duration("limit", 30*time.Second, "longest time of one measurement")

@@ -47,7 +47,7 @@ func (s Scenario) AgainstTitle() string {
 // Config is how long and how large the loads are.
 type Config struct {
 	Connections []int    // sizes of the scenarios that have several; nil: each scenario's own
-	Transports  []string // of idle; nil: all that a server has
+	Transports  []string // of idle, or kinds of siege; nil: all that there are
 	CPU         time.Duration
 	Limit       time.Duration
 	Volume      int // bytes, of never-reading

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,9 @@ var siege = Scenario{
 		for _, one := range []Case{
 			{slowloris, 5000}, {halfOpen, 15_000}, {publishes, 64}, {publishesUnlimited, 64}, {subscribes, 200},
 		} {
+			if config.Transports != nil && !slices.Contains(config.Transports, one.Transport) {
+				continue
+			}
 			if config.Connections == nil {
 				cases = append(cases, one)
 			}
