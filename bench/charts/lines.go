@@ -120,7 +120,7 @@ func (l lines) key(d *drawing, left float64) {
 	at := left + wide(l.unit)
 	for _, one := range l.lines {
 		d.text(at, float64(top+10), "", one.colour, `font-weight="bold"`, one.label)
-		at += wide(one.label) + 24
+		at += 1.15*wide(one.label) + 24 // bold letters are wider
 	}
 }
 
