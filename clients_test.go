@@ -260,3 +260,32 @@ func TestCredentialsAddress(t *testing.T) {
 		}
 	}
 }
+
+// An address that comes and goes all the time leaves something to others.
+func TestAdmitShare(t *testing.T) {
+	hub := newHub(t, halley.Options{AdmitRate: 50})
+	ask := func(addr string) int {
+		r := httptest.NewRequest("GET", "/comet/subscribe?channel=a&timeout=0&cursor=earliest", nil)
+		r.RemoteAddr = addr
+		w := httptest.NewRecorder()
+		hub.ServeHTTP(w, r)
+		if w.Code == 503 && (!strings.Contains(w.Body.String(), "overloaded") || w.Header().Get("Retry-After") == "") {
+			t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+		}
+		return w.Code
+	}
+	in := 0
+	for range 1000 {
+		if ask("192.0.2.1:1") == 200 {
+			in++
+		}
+	}
+	if in < 10 || in > 40 {
+		t.Errorf("%d of 1000 got in", in)
+	}
+	for i := range 5 {
+		if status := ask(fmt.Sprintf("192.0.2.%d:1", i+2)); status != 200 {
+			t.Errorf("another: %d", status)
+		}
+	}
+}

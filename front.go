@@ -114,7 +114,7 @@ func (h *Hub) planSubscribe(r *http.Request, header http.Header, polls *pump.Kin
 			channels = []string{name}
 		}
 		after := h.after(start)
-		if h.enter(q, after) != nil {
+		if h.enter(q, after, limited(r.Remote)) != nil {
 			return false
 		}
 		held, p := h.hold(&caller{grant: everything, addr: limited(r.Remote)}, 1)

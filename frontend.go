@@ -197,7 +197,7 @@ func (ps *Polls) Serve(w http.ResponseWriter, r *http.Request, c *Client, p *Pol
 	p.mu.Lock()
 	o := pump.ConnOptions{Timeout: p.Timeout}
 	o.Channels, o.After, o.From = starts(p.Channels, p.From, h.engine.End())
-	if problem := h.enter(q, o.After); problem != nil {
+	if problem := h.enter(q, o.After, c.caller.addr); problem != nil {
 		p.mu.Unlock()
 		return problem
 	}

@@ -179,7 +179,7 @@ func (h *Hub) admitCaller(header http.Header, r *http.Request, form url.Values, 
 		return nil, p
 	}
 	h.setCookie(header, r, form, v) // also if it has to come back: the ticket is used
-	if p = h.enter(q, after); p != nil {
+	if p = h.enter(q, after, v.addr); p != nil {
 		return nil, p
 	}
 	held, p := h.hold(v, 1)

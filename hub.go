@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,8 +36,9 @@ type Hub struct {
 	tickets tickets
 	revoked revocations
 	rates   rates
-	// failures are tokens that were refused.
-	failures rates
+	// failures are tokens that were refused, admissions subscriptions that
+	// began, both of addresses.
+	failures, admissions rates
 	// proxyHint is given once: of all clients behind a proxy that is not known
 	// for one.
 	proxyHint sync.Once
@@ -221,10 +223,27 @@ func (h *Hub) lastLeft() <-chan struct{} {
 	return h.idle
 }
 
+// admits takes one of those that may begin in a second. An address has no more
+// than a share of them, so that one that comes and goes all the time leaves
+// something to others.
+func (h *Hub) admits(addr netip.Addr) bool {
+	if addr.IsValid() {
+		share := max(h.opts.AdmitRate/admitShare, 1)
+		now := time.Now()
+		if !h.admissions.bucket(rateKey{addr: addr}, now, rate.Limit(share), share).AllowN(now, 1) {
+			return false
+		}
+	}
+	return h.admit.Allow()
+}
+
+// admitShare is the part of AdmitRate that one address may take.
+const admitShare = 5
+
 // enter counts a subscribe request in, which starts after a position; leave
 // counts it out. enter tells why it may not be served, which it then does not
 // count.
-func (h *Hub) enter(q *transport.Request, after Cursor) (p *wire.Problem) {
+func (h *Hub) enter(q *transport.Request, after Cursor, addr netip.Addr) (p *wire.Problem) {
 	n := h.subscribers.Add(1)
 	switch {
 	case h.draining.Load():
@@ -236,7 +255,7 @@ func (h *Hub) enter(q *transport.Request, after Cursor) (p *wire.Problem) {
 	case h.opts.MaxConnections > 0 && n > int64(h.opts.MaxConnections):
 		p = wire.NewProblem(wire.TooManyConns, "come back in a moment")
 		p.RetryAfter = comeBack(2*time.Second, 8*time.Second)
-	case h.admit != nil && !h.goesOn(q, after) && !h.admit.Allow():
+	case h.admit != nil && !h.goesOn(q, after) && !h.admits(addr):
 		p = wire.NewProblem(wire.Overloaded, "many clients come at once: come back in a moment")
 		p.RetryAfter = comeBack(time.Second, returnSpread)
 	default:

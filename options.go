@@ -63,7 +63,8 @@ type Options struct {
 	DrainWindow time.Duration
 	// AdmitRate is the number of subscriptions a second that may begin, and of
 	// those at once after a pause; others are told to come back at a time of
-	// their own. Polls that go on from where they were are not counted. Default
+	// their own. Polls that go on from where they were are not counted. One
+	// address, but for those on this machine, may take a fifth of it. Default
 	// 5,000; less than 0 is no bound.
 	AdmitRate int
 
