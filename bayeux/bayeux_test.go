@@ -527,8 +527,28 @@ func TestTwoConnects(t *testing.T) {
 	third := w.later(id, "")
 	w.held(1)
 	w.one(`[{"channel":"/meta/disconnect","clientId":"` + id + `"}]`)
-	if got := <-third; len(got) != 1 || got[0].ok() || got[0].advice("reconnect") != "handshake" {
+	if got := <-third; len(got) != 1 || !got[0].ok() || got[0].advice("reconnect") != "none" {
 		t.Errorf("after a disconnect: %v", got)
+	}
+}
+
+// Over a WebSocket the reply to a disconnect is the last: CometD closes the
+// connection by it, and would leave it open if one to its connect came later.
+func TestDisconnectIsLast(t *testing.T) {
+	w := newWorld(t, halley.Options{}, bayeux.Options{})
+	for range 50 {
+		c := w.dial()
+		id := w.handshake("")
+		c.say(`[{"channel":"/meta/connect","clientId":"` + id + `","connectionType":"websocket"}]`)
+		w.held(1)
+		c.say(`[{"channel":"/meta/disconnect","clientId":"` + id + `"}]`)
+		if r := c.hear(); r[0].text("channel") != "/meta/connect" || !r[0].ok() || r[0].advice("reconnect") != "none" {
+			t.Fatalf("at first %v", r)
+		}
+		if r := c.hear(); r[0].text("channel") != "/meta/disconnect" || !r[0].ok() {
+			t.Fatalf("at last %v", r)
+		}
+		_ = c.conn.Close()
 	}
 }
 

@@ -29,6 +29,10 @@ type connect struct {
 	// confirms is set if it came by the connection of the last reply, after it.
 	confirms bool
 
+	// written is closed once the reply is on its way, where others follow it on
+	// the same connection; nil where none do.
+	written chan struct{}
+
 	replaced *connect // guarded by session.mu: what has come in its place
 	answered bool     // guarded by session.mu
 	browser  string
@@ -120,6 +124,8 @@ func (c *connect) answer(a halley.PollAnswer) []byte {
 	var ext []string
 	r := newReply(c.m, true)
 	switch {
+	case s.left:
+		c.advice = `{"reconnect":"none"}`
 	case s.ended:
 		r = newReply(c.m, false).text("error", fault(402, s.id, "the session has ended"))
 		c.advice = `{"reconnect":"handshake","interval":0}`

@@ -305,7 +305,18 @@ func (x *exchange) disconnect(m *message) {
 	if s == nil {
 		return
 	}
+	s.mu.Lock()
+	s.left = true
+	held := s.held
+	s.mu.Unlock()
 	x.handler.end(s)
+	if held != nil && held.written != nil {
+		// CometD closes its WebSocket when this reply is the last.
+		select {
+		case <-held.written:
+		case <-time.After(time.Second):
+		}
+	}
 	x.add(m, newReply(m, true).text("clientId", s.id))
 }
 

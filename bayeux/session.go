@@ -27,6 +27,7 @@ type Session struct {
 
 	mu     sync.Mutex
 	ended  bool              // guarded by mu, as all that follows
+	left   bool              // it was ended by its client
 	subs   []subscription    // in no order
 	cursor halley.Cursor     // the client has had the messages of subs up to here
 	mark   *mark             // where it stood before the last reply, until that has arrived

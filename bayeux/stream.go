@@ -212,8 +212,10 @@ func (c *socket) serve(text []byte) {
 	}
 	held := x.connect
 	s := held.session
+	held.written = make(chan struct{})
 	p := newPart()
 	done := func() {
+		defer close(held.written)
 		err := s.hold(p, c.r, x.connectClient, held, x.timeout)
 		if err != nil {
 			x.replies = [][]byte{h.connectReply(held, x.connectFailed(err), nil)}
