@@ -480,13 +480,17 @@ func TestRepeatedConnect(t *testing.T) {
 	if messages, _ := w.connect(id, `,"id":"7"`); !same(data(messages), []any{1, 2}) {
 		t.Errorf("the same connect again, as Faye sends it: %v", messages)
 	}
-	w.publish("a", 3)
-	w.http.CloseIdleConnections()
-	if messages, _ := w.connect(id, `,"id":"8"`+now); !same(data(messages), []any{1, 2, 3}) {
-		t.Errorf("a connect to be answered at once, as CometD sends it after a failure: %v", messages)
+	w.publish("a", 3) // by the same connection, as a proxy has it for many clients
+	if got := w.post(connectBody(id, `,"id":"8"`+now), "Via: 1.1 proxy"); !same(data(got[:len(got)-1]), []any{1, 2, 3}) {
+		t.Errorf("a connect to be answered at once, as CometD sends it after a failure: %v", got)
 	}
 	w.publish("a", 4)
-	if messages, _ := w.connect(id, `,"id":"9"`); !same(data(messages), []any{4}) {
+	w.http.CloseIdleConnections()
+	if messages, _ := w.connect(id, `,"id":"9"`+now); !same(data(messages), []any{1, 2, 3, 4}) {
+		t.Errorf("another, after one more failure: %v", messages)
+	}
+	w.publish("a", 5)
+	if messages, _ := w.connect(id, `,"id":"10"`); !same(data(messages), []any{5}) {
 		t.Errorf("the next: %v", messages)
 	}
 	// One id for all is none.
@@ -504,6 +508,46 @@ func TestRepeatedConnect(t *testing.T) {
 			if !same(data(messages), []any{i}) {
 				t.Errorf("message %d by a client with one id: %v", i, messages)
 			}
+		}
+	}
+}
+
+// What comes together with other messages is answered at once without a failure
+// before it, as Faye has it.
+func TestConnectInCompany(t *testing.T) {
+	w := newWorld(t, halley.Options{}, bayeux.Options{})
+	id := w.handshake("")
+	w.subscribe(id, "/a")
+	w.publish("a", 1)
+	w.connect(id, `,"id":"1"`)
+	w.http.CloseIdleConnections()
+	got := w.post(`[{"channel":"/b","id":"2","data":1,"clientId":"` + id + `"},{"channel":"/meta/connect","id":"3","connectionType":"long-polling","clientId":"` + id + `","advice":{"timeout":0}}]`)
+	if len(got) != 2 {
+		t.Errorf("%v", got)
+	}
+}
+
+// A client that only polls, each time by another connection, does not get the
+// same for ever.
+func TestPolling(t *testing.T) {
+	w := newWorld(t, halley.Options{}, bayeux.Options{})
+	id := w.handshake("")
+	w.subscribe(id, "/a")
+	w.publish("a", 1)
+	n := 0
+	for i := range 50 {
+		messages, _ := w.connect(id, fmt.Sprintf(`,"id":"%d"`, i)+now)
+		n += len(messages)
+		w.http.CloseIdleConnections()
+	}
+	if n < 1 || n > 11 {
+		t.Errorf("%d times", n)
+	}
+	w.publish("a", 2)
+	for i := range 5 { // it has a connection of its own now
+		messages, _ := w.connect(id, fmt.Sprintf(`,"id":"x%d"`, i)+now)
+		if n := len(messages); n != 1 && i == 0 || n != 0 && i > 0 {
+			t.Errorf("poll %d: %v", i, messages)
 		}
 	}
 }

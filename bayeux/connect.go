@@ -19,12 +19,13 @@ type connect struct {
 	m       *message
 	replies [][]byte // to the request's other messages
 	wrap    func([]byte) []byte
-	remote  string
+	remote  string // the connection it came by; empty if that is a proxy's
 	begun   time.Time
 	advice  string        // for this reply alone
 	pause   time.Duration // that it tells the client
 	altered int           // calls of poll.Alter
 	stream  bool          // it has no reply of its own
+	alone   bool          // it was the request's only message
 
 	// confirms is set if it came by the connection of the last reply, after it.
 	confirms bool
@@ -42,7 +43,10 @@ type connect struct {
 // answered or goes on without the caller.
 func (s *Session) hold(w http.ResponseWriter, r *http.Request, client *halley.Client, c *connect, timeout time.Duration) error {
 	h := s.handler
-	c.session, c.remote, c.begun = s, r.RemoteAddr, time.Now()
+	c.session, c.begun = s, time.Now()
+	if r.Header["X-Forwarded-For"] == nil && r.Header["Forwarded"] == nil && r.Header["Via"] == nil {
+		c.remote = r.RemoteAddr
+	}
 	c.poll = &halley.Poll{Timeout: timeout, ContentType: w.Header().Get("Content-Type"), Answer: c.answer, Gone: c.gone}
 	s.mu.Lock()
 	if s.ended {

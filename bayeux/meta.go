@@ -284,7 +284,7 @@ func (x *exchange) doConnect(m *message) {
 		x.add(m, r)
 		return
 	}
-	c := &connect{m: m, session: s, pause: h.options.Interval}
+	c := &connect{m: m, session: s, pause: h.options.Interval, alone: x.alone}
 	x.connect, x.connectClient, x.timeout = c, client, h.options.Timeout
 	if m.timeout >= 0 {
 		x.timeout = min(x.timeout, time.Duration(min(m.timeout, 1e9))*time.Millisecond)

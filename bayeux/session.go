@@ -38,9 +38,12 @@ type Session struct {
 	queue  []json.RawMessage // replies of services, until they have arrived
 	sent   int               // of queue, with the last reply
 	held   *connect          // what waits for messages, nil if nothing does
-	pause  time.Duration     // that the client was told to leave before its next connect
-	timer  *time.Timer       // of its end, while nothing is held
-	active time.Time         // when the client last did something but connect
+	// asked counts the connects that asked to be answered at once, since one did
+	// not.
+	asked  int
+	pause  time.Duration // that the client was told to leave before its next connect
+	timer  *time.Timer   // of its end, while nothing is held
+	active time.Time     // when the client last did something but connect
 }
 
 // A subscription is one of a session's.
@@ -234,15 +237,27 @@ func (s *Session) rewind() {
 // follows it. mu is held.
 //
 // A client with the extension ack says so. Others do by what they send: Faye
-// repeats a connect that failed, CometD asks to be answered at once after one.
+// repeats a connect that failed, with its id. CometD asks to be answered at once
+// after one, by a connect that comes alone (Faye asks for that where a connect
+// has company). Who asks for it each time only polls, though, or fails each
+// time: then another connection tells, as often as a client may fail.
 func (s *Session) settle(c *connect) {
 	m := c.m
 	repeated := s.repeats(c)
+	if m.timeout != 0 {
+		s.asked = 0
+	}
 	if s.mark == nil {
 		s.arrived()
 		return
 	}
-	again := !c.confirms && (s.mark.lost || repeated || m.timeout == 0 && c.remote != s.mark.by.remote)
+	by := s.mark.by
+	again := s.mark.lost || repeated
+	if !again && m.timeout == 0 && c.alone && !c.follows(by) {
+		again = by.m.timeout != 0 || s.asked < manyRepeats
+		s.asked++
+	}
+	again = again && !c.confirms
 	if n, ok := m.number("ack"); ok && s.ack {
 		again = n != s.batch
 	}
@@ -260,13 +275,20 @@ func (s *Session) repeats(c *connect) bool {
 		s.same = 0
 		return false
 	}
-	if s.same++; s.same == manyRepeats || c.remote == s.last.remote {
+	if s.same++; s.same == manyRepeats || c.follows(s.last) {
 		s.noIDs = true // nobody repeats so often, or over the connection that the reply came by
 	}
 	return !s.noIDs
 }
 
-const manyRepeats = 5
+// manyRepeats is how often a reply is made again, at most, for a client that may
+// have failed to get it each time.
+const manyRepeats = 10
+
+// follows tells whether a connect came by the connection that the reply to
+// another went to, which has arrived then. What a proxy has passed on may have
+// come by any.
+func (c *connect) follows(other *connect) bool { return c.remote != "" && c.remote == other.remote }
 
 // wait has the session end if no connect comes. mu is held.
 func (s *Session) wait() {
