@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -47,7 +48,7 @@ func (h *Hub) Front(server *http.Server, l net.Listener) net.Listener {
 	}
 	return front.New(l, front.Options{
 		Pump:          h.pump,
-		Mount:         h.mount() + "/",
+		Mounts:        h.frontMounts(),
 		Plan:          h.plan,
 		Polls:         h.transports.PreparedPolls,
 		MaxHead:       limit(http.DefaultMaxHeaderBytes, server.MaxHeaderBytes),
@@ -77,6 +78,9 @@ func (h *Hub) plan(r *http.Request, polls *pump.Kind) *front.Plan {
 	}
 	if h.opts.Authorizer != nil || h.begin(header, r) != nil {
 		return nil // an authorizer may have to wait, which a worker must not
+	}
+	if open := h.frontEnd(r); open != nil {
+		return h.planPoll(r, header, open, polls.Next)
 	}
 	switch rest := strings.TrimPrefix(r.URL.Path, h.mount()+"/"); {
 	case rest == "subscribe" && r.Method == http.MethodGet:
@@ -125,6 +129,53 @@ func (h *Hub) planSubscribe(r *http.Request, header http.Header, polls *pump.Kin
 		prepared.Join(c, channels, after, r.WebSocketKey, held.place())
 		h.release(held)
 		return true
+	}}
+}
+
+// frontMounts are what the paths begin with that Front reads.
+func (h *Hub) frontMounts() [][]byte {
+	mounts := [][]byte{[]byte(h.mount() + "/")}
+	for path := range h.frontEnds {
+		mounts = append(mounts, []byte(path))
+	}
+	return mounts
+}
+
+// frontEnd returns what may serve a request of another protocol.
+func (h *Hub) frontEnd(r *http.Request) OpenPoll {
+	if r.Method != http.MethodPost || h.checkOrigin(r) != nil {
+		return nil
+	}
+	for path, open := range h.frontEnds {
+		if rest, ok := strings.CutPrefix(r.URL.Path, path); ok && (rest == "" || rest[0] == '/') {
+			return open
+		}
+	}
+	return nil
+}
+
+// planPoll has requests answered by the polls of a front end.
+func (h *Hub) planPoll(r *http.Request, header http.Header, open OpenPoll, next *pump.Kind) *front.Plan {
+	proxied := r.Header["X-Forwarded-For"] != nil || r.Header["Forwarded"] != nil || r.Header["Via"] != nil
+	lines := map[string]string{} // of the response, by its content type
+	return &front.Plan{Join: func(c *pump.Conn, r *front.Request) bool {
+		connection := ""
+		if !proxied {
+			a := c.RemoteAddr()
+			connection = netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
+		}
+		polls, client, poll := open(bytes.Clone(r.Body), connection)
+		if poll == nil {
+			return false
+		}
+		l, ok := lines[poll.ContentType]
+		if !ok {
+			header := header.Clone()
+			header.Set("Content-Type", poll.ContentType)
+			l = transport.HeaderLines(header)
+			lines[poll.ContentType] = l
+		}
+		return polls.join(c, client, poll, l, next)
 	}}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -188,32 +189,37 @@ type PollAnswer struct {
 	Err error
 }
 
+// OpenPoll looks at the body of a request by POST that Front has read, and
+// returns the poll that answers it, of whose polls it is and whose client; or a
+// nil Poll if the request is for the program's handler. Connection is what
+// http.Request has for RemoteAddr; it is empty if that is a proxy's. It is called by who
+// brings messages to others: it must not block. The poll may not be served, if
+// the client has to come back later; then the handler gets the request too.
+type OpenPoll func(body []byte, connection string) (*Polls, *Client, *Poll)
+
+// ReadPolls has Front, which is to be called after it, read requests by POST to
+// a path and those below it, where there is no Authorizer.
+func (h *Hub) ReadPolls(path string, open OpenPoll) {
+	if h.frontEnds == nil {
+		h.frontEnds = map[string]OpenPoll{}
+	}
+	h.frontEnds[strings.TrimSuffix(path, "/")] = open
+}
+
 // Serve holds a request of a client, who must be allowed to read the poll's
 // channels. It may return before the answer. The error is a *Problem for who
 // is to come back later; then nothing was answered.
 func (ps *Polls) Serve(w http.ResponseWriter, r *http.Request, c *Client, p *Poll) error {
 	h := ps.hub
-	q := &transport.Request{Transport: transport.LongPolling}
 	p.mu.Lock()
-	o := pump.ConnOptions{Timeout: p.Timeout}
-	o.Channels, o.After, o.From = starts(p.Channels, p.From, h.engine.End())
-	if problem := h.enter(q, o.After, c.caller.addr); problem != nil {
-		p.mu.Unlock()
-		return problem
-	}
-	held, problem := h.hold(c.caller, 1)
+	unlock := sync.OnceFunc(p.mu.Unlock)
+	defer unlock()
+	o, held, problem := ps.enter(c, p)
 	if problem != nil {
-		p.mu.Unlock()
-		h.leave()
 		return problem
-	}
-	o.Place = held.place()
-	if p.finished {
-		o.Timeout = 0
 	}
 	w.Header().Set("Content-Type", p.ContentType)
-	unlock := sync.OnceFunc(p.mu.Unlock)
-	front := &transport.FrontPoll{Answer: p.answer, Gone: p.Gone}
+	front := &transport.FrontPoll{Answer: p.answer, Gone: p.Gone, Back: h.frontEnds != nil && h.opts.Authorizer == nil}
 	parked := false
 	defer func() {
 		unlock()
@@ -227,6 +233,40 @@ func (ps *Polls) Serve(w http.ResponseWriter, r *http.Request, c *Client, p *Pol
 		unlock()
 	})
 	return nil
+}
+
+// join is Serve for a visitor. It reports false for who is to come back later.
+func (ps *Polls) join(conn *pump.Conn, c *Client, p *Poll, header string, next *pump.Kind) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o, held, problem := ps.enter(c, p)
+	if problem != nil {
+		return false
+	}
+	p.conn = conn
+	ps.hub.transports.JoinFront(conn, ps.kind, &transport.FrontPoll{Answer: p.answer, Gone: p.Gone}, header, next, o)
+	ps.hub.release(held)
+	return true
+}
+
+// enter counts a poll in. Its mu is held.
+func (ps *Polls) enter(c *Client, p *Poll) (o pump.ConnOptions, held *hold, problem *wire.Problem) {
+	h := ps.hub
+	o.Timeout = p.Timeout
+	if p.finished {
+		o.Timeout = 0
+	}
+	o.Channels, o.After, o.From = starts(p.Channels, p.From, h.engine.End())
+	q := transport.Request{Transport: transport.LongPolling}
+	if problem = h.enter(&q, o.After, c.caller.addr); problem != nil {
+		return o, nil, problem
+	}
+	if held, problem = h.hold(c.caller, 1); problem != nil {
+		h.leave()
+		return o, nil, problem
+	}
+	o.Place = held.place()
+	return o, held, nil
 }
 
 // starts returns what a connection is joined with that has a start for each

@@ -45,7 +45,8 @@ type Hub struct {
 	meters    *meters
 	tracer    trace.Tracer // nil for no spans
 
-	framings atomic.Int32 // of front ends
+	framings  atomic.Int32        // of front ends
+	frontEnds map[string]OpenPoll // by path
 
 	draining atomic.Bool
 	drained  atomic.Pointer[time.Time] // when all will have left; nil unless the hub drains

@@ -43,16 +43,30 @@ type connect struct {
 // answered or goes on without the caller.
 func (s *Session) hold(w http.ResponseWriter, r *http.Request, client *halley.Client, c *connect, timeout time.Duration) error {
 	h := s.handler
-	c.session, c.begun = s, time.Now()
 	if r.Header["X-Forwarded-For"] == nil && r.Header["Forwarded"] == nil && r.Header["Via"] == nil {
 		c.remote = r.RemoteAddr
 	}
-	c.poll = &halley.Poll{Timeout: timeout, ContentType: w.Header().Get("Content-Type"), Answer: c.answer, Gone: c.gone}
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
 		return errEnded
 	}
+	s.take(c, timeout, w.Header().Get("Content-Type"))
+	s.mu.Unlock()
+	err := h.pollsFor(s).Serve(w, r, client, c.poll)
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		c.release()
+		s.wait()
+	}
+	return err
+}
+
+// take makes a connect the session's, with the poll that answers it. mu is held.
+func (s *Session) take(c *connect, timeout time.Duration, contentType string) {
+	c.session, c.begun = s, time.Now()
+	c.poll = &halley.Poll{Timeout: timeout, ContentType: contentType, Answer: c.answer, Gone: c.gone}
 	if old := s.held; old != nil {
 		old.replaced = c
 		old.poll.Finish()
@@ -70,15 +84,6 @@ func (s *Session) hold(w http.ResponseWriter, r *http.Request, client *halley.Cl
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	s.mu.Unlock()
-	err := h.pollsFor(s).Serve(w, r, client, c.poll)
-	if err != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		c.release()
-		s.wait()
-	}
-	return err
 }
 
 var errEnded = errors.New("the session has ended")

@@ -244,6 +244,12 @@ func (x *exchange) handshake(m *message) {
 	x.add(m, r.raw("advice", []byte(h.advice)))
 }
 
+// isIdle tells whether a session's client has done nothing but connect for too
+// long. The session's mu is held.
+func (h *Handler) isIdle(s *Session) bool {
+	return h.options.IdleTimeout > 0 && time.Since(s.active) > h.options.IdleTimeout
+}
+
 // doConnect has the answer wait for what there is to be delivered ("Connect").
 func (x *exchange) doConnect(m *message) {
 	s, client := x.session(m)
@@ -263,7 +269,7 @@ func (x *exchange) doConnect(m *message) {
 		return
 	}
 	s.mu.Lock()
-	idle := h.options.IdleTimeout > 0 && time.Since(s.active) > h.options.IdleTimeout
+	idle := h.isIdle(s)
 	if s.held != nil {
 		h.browserLeft(s.held) // this one takes its place
 	}
@@ -285,10 +291,7 @@ func (x *exchange) doConnect(m *message) {
 		return
 	}
 	c := &connect{m: m, session: s, pause: h.options.Interval, alone: x.alone}
-	x.connect, x.connectClient, x.timeout = c, client, h.options.Timeout
-	if m.timeout >= 0 {
-		x.timeout = min(x.timeout, time.Duration(min(m.timeout, 1e9))*time.Millisecond)
-	}
+	x.connect, x.connectClient, x.timeout = c, client, h.timeout(m)
 	switch {
 	case !x.alone:
 		x.timeout = 0 // the other replies are waited for

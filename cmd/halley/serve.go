@@ -137,6 +137,7 @@ func (c *serveCmd) Run() (err error) {
 			return err
 		}
 		defer front.Close()
+		front.Read("/bayeux")
 		if operators != nil {
 			operators.registry.MustRegister(metrics.NewBayeux(front.Sessions))
 		}

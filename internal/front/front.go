@@ -37,8 +37,8 @@ type Plan struct {
 // Options of a Front.
 type Options struct {
 	Pump *pump.Pump
-	// Mount is what the paths begin with that are served, with a slash.
-	Mount string
+	// Mounts are what the paths begin with that are served.
+	Mounts [][]byte
 	// Plan returns what is done with a request, without its body, or nil if it
 	// is for the HTTP server. Polls become of the kind next once they are
 	// answered.
@@ -154,13 +154,13 @@ func (n *lane) serve(c *pump.Conn, b []byte, part bool) (done bool) {
 	var out []byte
 	waits := false
 	for len(b) > 0 {
-		r, ok := cut(b, []byte(f.Mount), memo.buf[:0])
+		r, ok := cut(b, f.Mounts, memo.buf[:0])
 		if !ok || len(r.head) > f.MaxHead {
 			break
 		}
 		memo.buf = r.key
 		if n != &f.lanes[1] {
-			r.Remote = c.RemoteAddr()
+			r.Remote = c.RemoteAddr().Addr()
 		}
 		plan := memo.find(&r)
 		if plan == nil {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -20,7 +21,7 @@ type request struct {
 	// missing is how much of the body has not come yet. There is no Body then.
 	missing int
 
-	holes [4]span // in the head, of what varies
+	holes [5]span // in the head, of what varies
 	n     int     // of holes
 }
 
@@ -47,13 +48,14 @@ var (
 	headEnd       = []byte("\r\n\r\n")
 	contentLength = [2][]byte{[]byte("\r\nContent-Length: "), []byte("\r\ncontent-length: ")}
 	lastEventID   = [2][]byte{[]byte("\r\nLast-Event-ID: "), []byte("\r\nlast-event-id: ")}
+	cookie        = [2][]byte{[]byte("\r\nCookie: "), []byte("\r\ncookie: ")}
 	webSocketKey  = [2][]byte{[]byte("\r\nSec-WebSocket-Key: "), []byte("\r\nsec-websocket-key: ")}
 )
 
 // cut returns the first request of b, and appends its key to buf. It reports
 // false unless there is a whole head that begins as those of the protocol do
 // which are served here.
-func cut(b, mount, buf []byte) (r request, ok bool) {
+func cut(b []byte, mounts [][]byte, buf []byte) (r request, ok bool) {
 	get := bytes.HasPrefix(b, []byte("GET "))
 	if !get && !bytes.HasPrefix(b, []byte("POST ")) {
 		return r, false
@@ -65,11 +67,12 @@ func cut(b, mount, buf []byte) (r request, ok bool) {
 	end += len(headEnd)
 	r.head, r.size = b[:end], end
 	_, path, _ := bytes.Cut(b[:end], []byte{' '})
-	if !bytes.HasPrefix(path, mount) || bytes.IndexByte(r.head, hole) >= 0 {
+	if !slices.ContainsFunc(mounts, func(m []byte) bool { return bytes.HasPrefix(path, m) }) || bytes.IndexByte(r.head, hole) >= 0 {
 		return r, false
 	}
 	line := bytes.IndexByte(r.head, '\r')
 	r.takeParameters(line)
+	r.takeHeader(line, &cookie, isPrintable) // which means nothing where everybody may do everything
 	if get {
 		r.WebSocketKey = r.takeHeader(line, &webSocketKey, isBase64)
 		r.LastEventID = r.takeHeader(line, &lastEventID, isCursor)
@@ -168,7 +171,8 @@ func (r *request) fill(buf []byte) []byte {
 	return append(buf, r.head[from:]...)
 }
 
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+func isDigit(c byte) bool     { return '0' <= c && c <= '9' }
+func isPrintable(c byte) bool { return ' ' <= c && c <= '~' }
 func isBase64(c byte) bool {
 	return isDigit(c) || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '+' || c == '/' || c == '='
 }

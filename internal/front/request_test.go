@@ -43,7 +43,7 @@ func TestCut(t *testing.T) {
 			"GET /comet/subscribe?channel=\x00&cursor=\x00 HTTP/1.1\r\nHost: h\r\nlast-event-id: \x00\r\n\r\n"},
 	} {
 		const next = "GET / HTTP/1.1\r\n"
-		r, ok := cut([]byte(c.request+next), []byte("/comet/"), nil)
+		r, ok := cut([]byte(c.request+next), [][]byte{[]byte("/comet/")}, nil)
 		if !ok || r.size != len(c.request) || r.parse() == nil {
 			t.Errorf("%q: got %d bytes, %v", c.request, r.size, ok)
 			continue
@@ -52,7 +52,7 @@ func TestCut(t *testing.T) {
 			t.Errorf("%q:\n got %q, key %q\nwant %q, key %q", c.request, r.Request, r.key, c.want, c.key)
 		}
 		for i := range c.request {
-			if r, ok := cut([]byte(c.request[:i]), []byte("/comet/"), nil); ok && r.missing == 0 {
+			if r, ok := cut([]byte(c.request[:i]), [][]byte{[]byte("/comet/")}, nil); ok && r.missing == 0 {
 				t.Errorf("%q: there is a request in its first %d bytes", c.request, i)
 			}
 		}
@@ -152,7 +152,7 @@ var notPlain = []string{
 
 func TestNotPlain(t *testing.T) {
 	for _, request := range notPlain {
-		if r, ok := cut([]byte(request), []byte("/comet/"), nil); ok && r.missing == 0 && r.parse() != nil {
+		if r, ok := cut([]byte(request), [][]byte{[]byte("/comet/")}, nil); ok && r.missing == 0 && r.parse() != nil {
 			t.Errorf("%q is served", request)
 		}
 	}
@@ -169,7 +169,7 @@ func FuzzRequest(f *testing.F) {
 		f.Add([]byte(request), []byte("b/c"), []byte("y-9"), []byte("AAAAAAAAAAAAAAAAAAAAAA=="), []byte("bye"))
 	}
 	f.Fuzz(func(t *testing.T, b, channel, cursor, key, body []byte) {
-		r, ok := cut(b, []byte("/comet/"), nil)
+		r, ok := cut(b, [][]byte{[]byte("/comet/")}, nil)
 		if !ok || r.missing > 0 {
 			return
 		}
@@ -199,7 +199,7 @@ func FuzzRequest(f *testing.F) {
 		if h.Method == "POST" {
 			other = append(other, body...)
 		}
-		like, ok := cut(other, []byte("/comet/"), nil)
+		like, ok := cut(other, [][]byte{[]byte("/comet/")}, nil)
 		if !ok || like.size != len(other) || !bytes.Equal(like.key, r.key) {
 			t.Fatalf("%q is like %q: got %d bytes, %v, key %q, want %q", other, b, like.size, ok, like.key, r.key)
 		}

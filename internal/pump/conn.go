@@ -61,6 +61,9 @@ type Parked struct {
 	// Reply, in place of Answer, returns the response to a poll, after which
 	// the client's next request is read.
 	Reply func(c *Conn, f Flush) []byte
+	// Alive has Reply be called only for a client that is not known to have gone:
+	// to another, Gone is all that is called.
+	Alive bool
 	// Gone is called once when the connection is over.
 	Gone func(c *Conn)
 	// Write takes all bytes of a stream that has no socket: its Socket has FD

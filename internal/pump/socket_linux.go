@@ -252,16 +252,16 @@ func (s *sender) close() {
 }
 
 // remoteAddr returns the address of a socket's other side (getpeername(2)).
-func remoteAddr(fd int32) netip.Addr {
+func remoteAddr(fd int32) netip.AddrPort {
 	sa, err := syscall.Getpeername(int(fd))
 	if err != nil {
-		return netip.Addr{}
+		return netip.AddrPort{}
 	}
 	switch sa := sa.(type) {
 	case *syscall.SockaddrInet4:
-		return netip.AddrFrom4(sa.Addr)
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *syscall.SockaddrInet6:
-		return netip.AddrFrom16(sa.Addr)
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
 	}
-	return netip.Addr{}
+	return netip.AddrPort{}
 }

@@ -35,7 +35,7 @@ func receive(int32, []byte) ([]byte, error)      { return nil, ErrNoPoller }
 func limitUnsent(int32)                          {}
 func shutdownWrite(int32)                        {}
 func closeFD(int32)                              {}
-func remoteAddr(int32) netip.Addr                { return netip.Addr{} }
+func remoteAddr(int32) netip.AddrPort            { return netip.AddrPort{} }
 
 var errAgain = errors.New("pump: nothing to read")
 

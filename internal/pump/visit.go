@@ -26,9 +26,9 @@ func (w *worker) visit(kind *Kind, fd int32) {
 	w.keepTime(c)
 }
 
-// RemoteAddr returns the address of a visitor's client, the zero Addr if it is
-// not known.
-func (c *Conn) RemoteAddr() netip.Addr { return remoteAddr(c.fd) }
+// RemoteAddr returns the address of a visitor's client, the zero AddrPort if it
+// is not known.
+func (c *Conn) RemoteAddr() netip.AddrPort { return remoteAddr(c.fd) }
 
 // Worker tells which of the pump's workers serves the connection, from 0.
 func (c *Conn) Worker() int { return c.worker.number }

@@ -347,6 +347,8 @@ func (w *worker) offer(c *Conn, f Flush) {
 	switch {
 	case c.slot != nil:
 		c.slot.flushes <- f
+	case c.kind.Poll && c.kind.Parked.Alive && hasGone(c.fd):
+		w.leave(c)
 	case c.kind.Poll && c.kind.Parked.Reply != nil:
 		w.respond(w.revisit(c), c.kind.Parked.Reply(c, f))
 	case c.kind.Poll:

@@ -187,7 +187,7 @@ func (p *heldPoll) next() {
 	_ = p.conn.SetDeadline(time.Time{})
 	switch {
 	case p.last, p.tls && len(p.input) > 0: // what was read cannot be put back under TLS
-	case p.back != nil && p.front == nil: // the others' next request is the server's again
+	case p.back != nil && (p.front == nil || p.front.Back):
 		if p.back(p.conn, p.input) {
 			return
 		}
