@@ -106,6 +106,16 @@ func draw(scenario string, newest map[string]*source) []chart {
 			title: "CPU time of a long poll", note: "An answer and the next request",
 			unit: "µs a cycle, which is seconds a million", parts: levels(rows, "", compare("cpu", " µs")),
 		})
+	case "bayeux":
+		addBars("bayeux", bars{
+			title: "CPU time of a Bayeux long poll", note: "A delivery and the next connect",
+			unit: "µs a cycle, which is seconds a million", parts: levels(s.rows("bayeux", "cpu"), "", compare("cpu", " µs")),
+		})
+	case "bayeux-idle":
+		addBars("bayeux-idle", bars{
+			title: "Memory of an idle Bayeux session", note: "Each holds a connect by long-polling",
+			unit: "bytes a session", parts: levels(s.rows("bayeux-idle", "bytes"), "", compare("bytes", "")),
+		})
 	case "channels":
 		rows := s.rows("channels", "cpu")
 		addBars("channels", bars{
