@@ -23,6 +23,15 @@ type Authorizer interface {
 	Authorize(ctx context.Context, c Credentials) (*Grant, error)
 }
 
+// A Rememberer is an Authorizer that can say without waiting what it knows of a
+// token already: Front then serves plain requests with it. It grants by nothing
+// but the token, which is "" for clients without one. It reports false for what
+// Authorize has to find out, or would refuse.
+type Rememberer interface {
+	Authorizer
+	Remembered(token string) (*Grant, bool)
+}
+
 // AuthorizerFunc is an Authorizer that is a function.
 type AuthorizerFunc func(ctx context.Context, c Credentials) (*Grant, error)
 

@@ -28,6 +28,9 @@ import (
 // is for programs that have nothing of the kind around the hub's path, which
 // [Options.Path] must say (default "/comet").
 //
+// With an Authorizer, it does so for clients whose token is in the Authorization
+// header, or who have none, if the Authorizer is a [Rememberer].
+//
 // If the server has a TLSConfig, for ServeTLS, all requests are the server's.
 // The hub then takes over the connections of its responses, which is not
 // possible without Front.
@@ -76,10 +79,10 @@ func (h *Hub) plan(r *http.Request, polls *pump.Kind) *front.Plan {
 	if len(h.opts.TrustedProxies) > 0 && (r.Header["X-Forwarded-For"] != nil || r.Header["Forwarded"] != nil) {
 		return nil // it is a proxy's, and each may be another client's
 	}
-	if h.opts.Authorizer != nil || h.begin(header, r) != nil {
+	if h.opts.Authorizer != nil && h.rememberer == nil || h.begin(header, r) != nil {
 		return nil // an authorizer may have to wait, which a worker must not
 	}
-	if open := h.frontEnd(r); open != nil {
+	if open := h.frontEnd(r); open != nil && h.opts.Authorizer == nil {
 		return h.planPoll(r, header, open, polls.Next)
 	}
 	switch rest := strings.TrimPrefix(r.URL.Path, h.mount()+"/"); {
@@ -93,7 +96,7 @@ func (h *Hub) plan(r *http.Request, polls *pump.Kind) *front.Plan {
 
 func (h *Hub) planSubscribe(r *http.Request, header http.Header, polls *pump.Kind) *front.Plan {
 	form, p := query(r)
-	if p != nil {
+	if p != nil || h.opts.Authorizer != nil && (form.Has("token") || form.Has("ticket")) {
 		return nil
 	}
 	q, p := h.parseSubscribe(r, form)
@@ -117,11 +120,15 @@ func (h *Hub) planSubscribe(r *http.Request, header http.Header, polls *pump.Kin
 			}
 			channels = []string{name}
 		}
-		after := h.after(start)
-		if h.enter(q, after, limited(r.Remote)) != nil {
+		v := h.knownCaller(r)
+		if v == nil || v.grant.maySubscribe(channels) != nil {
 			return false
 		}
-		held, p := h.hold(&caller{grant: everything, addr: limited(r.Remote)}, 1)
+		after := h.after(start)
+		if h.enter(q, after, v.addr) != nil {
+			return false
+		}
+		held, p := h.hold(v, 1)
 		if p != nil {
 			h.leave()
 			return false
@@ -130,6 +137,32 @@ func (h *Hub) planSubscribe(r *http.Request, header http.Header, polls *pump.Kin
 		h.release(held)
 		return true
 	}}
+}
+
+// knownCaller returns who makes a request, by what is known of its token without
+// waiting; nil if that is not enough, or all is not in order: it is then found
+// out, and refused, by ServeHTTP. Only a token in the header is looked at.
+func (h *Hub) knownCaller(r *front.Request) *caller {
+	v := &caller{grant: everything, client: r.Remote, addr: limited(r.Remote)}
+	if h.opts.Authorizer == nil {
+		return v
+	}
+	switch {
+	case r.Authorization != nil:
+		scheme, token, _ := bytes.Cut(r.Authorization, []byte{' '})
+		v.token = string(bytes.TrimSpace(token))
+		if !bytes.EqualFold(scheme, []byte("Bearer")) || v.token == "" || len(v.token) > maxToken {
+			return nil
+		}
+	case r.Cookie != nil:
+		return nil
+	}
+	grant, ok := h.rememberer.Remembered(v.token)
+	if !ok || h.current(grant) != nil {
+		return nil
+	}
+	v.grant = grant
+	return v
 }
 
 // frontMounts are what the paths begin with that Front reads.
@@ -188,7 +221,7 @@ func (h *Hub) planPublish(r *http.Request, header http.Header) *front.Plan {
 		return nil // a worker must not wait, and a span may be exported when it ends
 	}
 	form, p := h.parsePublish(r)
-	if p != nil {
+	if p != nil || h.opts.Authorizer != nil && (form.params.Has("token") || form.params.Has("ticket")) {
 		return nil
 	}
 	header.Set("Content-Type", answerType)
@@ -202,8 +235,12 @@ func (h *Hub) planPublish(r *http.Request, header http.Header) *front.Plan {
 		if r.Channel != nil {
 			form.channels = []string{string(r.Channel)}
 		}
+		v := h.knownCaller(r)
+		if v == nil {
+			return dst, false
+		}
 		batch, p := form.batch(h, bytes.Clone(r.Body))
-		if p != nil || h.checkRate(&caller{grant: everything, addr: limited(r.Remote)}, len(batch.Messages)) != nil {
+		if p != nil || h.mayAppend(v, batch.Messages) != nil {
 			return dst, false
 		}
 		handed := time.Now()

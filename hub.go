@@ -45,8 +45,9 @@ type Hub struct {
 	meters    *meters
 	tracer    trace.Tracer // nil for no spans
 
-	framings  atomic.Int32        // of front ends
-	frontEnds map[string]OpenPoll // by path
+	rememberer Rememberer          // the Authorizer, if it is one
+	framings   atomic.Int32        // of front ends
+	frontEnds  map[string]OpenPoll // by path
 
 	draining atomic.Bool
 	drained  atomic.Pointer[time.Time] // when all will have left; nil unless the hub drains
@@ -81,6 +82,7 @@ func New(e Engine, opts *Options) (*Hub, error) {
 			_ = h.revoked.add(r, nil) // Options has looked for what is wrong
 		}
 	}
+	h.rememberer, _ = o.Authorizer.(Rememberer)
 	if o.TracerProvider != nil {
 		h.tracer = o.TracerProvider.Tracer("github.com/halley-comet/halley", trace.WithInstrumentationVersion(o.Version))
 	}

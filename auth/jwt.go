@@ -94,7 +94,7 @@ type JWT struct {
 	cache   cache
 }
 
-var _ halley.Authorizer = (*JWT)(nil)
+var _ halley.Rememberer = (*JWT)(nil)
 
 // NewJWT returns an authorizer, which its user closes. The error names the
 // option at fault.
@@ -234,6 +234,18 @@ func (j *JWT) Authorize(ctx context.Context, c halley.Credentials) (*halley.Gran
 	}
 	j.cache.put(d, entry{grant: g, until: g.Expires, keys: set})
 	return g, nil
+}
+
+// Remembered implements halley.Rememberer.
+func (j *JWT) Remembered(token string) (*halley.Grant, bool) {
+	if token == "" {
+		return j.options.Anonymous, j.options.Anonymous != nil
+	}
+	e, ok := j.cache.get(sha256.Sum256([]byte(token)))
+	if !ok || e.keys != j.keys() {
+		return nil, false
+	}
+	return e.grant, true
 }
 
 // anonymous returns the grant for a client without a token.

@@ -21,7 +21,7 @@ type request struct {
 	// missing is how much of the body has not come yet. There is no Body then.
 	missing int
 
-	holes [5]span // in the head, of what varies
+	holes [6]span // in the head, of what varies
 	n     int     // of holes
 }
 
@@ -36,7 +36,9 @@ type Request struct {
 	// is none.
 	Cursor, LastEventID []byte
 	WebSocketKey        []byte // nil where there is none
-	Body                []byte
+	// Cookie and Authorization are those headers, nil where there are none.
+	Cookie, Authorization []byte
+	Body                  []byte
 	// Remote is the client's address, the zero Addr if that is this machine.
 	Remote netip.Addr
 }
@@ -48,6 +50,7 @@ var (
 	headEnd       = []byte("\r\n\r\n")
 	contentLength = [2][]byte{[]byte("\r\nContent-Length: "), []byte("\r\ncontent-length: ")}
 	lastEventID   = [2][]byte{[]byte("\r\nLast-Event-ID: "), []byte("\r\nlast-event-id: ")}
+	authorization = [2][]byte{[]byte("\r\nAuthorization: "), []byte("\r\nauthorization: ")}
 	cookie        = [2][]byte{[]byte("\r\nCookie: "), []byte("\r\ncookie: ")}
 	webSocketKey  = [2][]byte{[]byte("\r\nSec-WebSocket-Key: "), []byte("\r\nsec-websocket-key: ")}
 )
@@ -72,7 +75,8 @@ func cut(b []byte, mounts [][]byte, buf []byte) (r request, ok bool) {
 	}
 	line := bytes.IndexByte(r.head, '\r')
 	r.takeParameters(line)
-	r.takeHeader(line, &cookie, isPrintable) // which means nothing where everybody may do everything
+	r.Cookie = r.takeHeader(line, &cookie, isPrintable)
+	r.Authorization = r.takeHeader(line, &authorization, isPrintable)
 	if get {
 		r.WebSocketKey = r.takeHeader(line, &webSocketKey, isBase64)
 		r.LastEventID = r.takeHeader(line, &lastEventID, isCursor)
@@ -189,6 +193,7 @@ func isChannel(c byte) bool {
 // in each request, so that no two would be alike.
 var singular = map[string]bool{
 	"sec-websocket-key": true, "sec-websocket-version": true, "upgrade": true, "host": true, "content-length": true, "last-event-id": true, "connection": true, "content-type": true, "origin": true,
+	"authorization": true, "cookie": true,
 	"transfer-encoding": false, "expect": false, "te": false, "trailer": false,
 	"idempotency-key": false, "content-encoding": false, "http2-settings": false, "proxy-connection": false,
 	"traceparent": false, "tracestate": false,
@@ -229,6 +234,9 @@ func (r *request) parse() *http.Request {
 	if h.Method == http.MethodGet && (h.ContentLength != 0 || (r.LastEventID == nil) != (h.Header["Last-Event-Id"] == nil) ||
 		(r.WebSocketKey == nil) != (h.Header["Sec-Websocket-Key"] == nil) ||
 		r.Cursor == nil && query.Has("cursor")) {
+		return nil
+	}
+	if (r.Authorization == nil) != (h.Header["Authorization"] == nil) || (r.Cookie == nil) != (h.Header["Cookie"] == nil) {
 		return nil
 	}
 	if h.Method == http.MethodPost && int(h.ContentLength) != r.size-len(r.head) {
