@@ -71,8 +71,8 @@ func (h *Hub) hold(v *caller, more int64) (*hold, *wire.Problem) {
 	cs := &h.clients
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if h.revoked.includes(v.grant) { // since it was asked for: Revoke has looked for clients, or will find this one
-		return nil, tokenRevoked()
+	if p := h.current(v.grant); p != nil { // since it was asked for: Revoke has looked for clients, or will find this one
+		return nil, p
 	}
 	if max := int64(h.opts.MaxConnectionsPerAddress); max > 0 && v.addr.IsValid() && cs.addresses[v.addr]+more > max {
 		h.proxyHint.Do(func() {
@@ -244,8 +244,8 @@ func (h *Hub) renew(old string, v *caller) (n int, p *wire.Problem) {
 	cs := &h.clients
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if h.revoked.includes(v.grant) { // as in hold
-		return 0, tokenRevoked()
+	if p := h.current(v.grant); p != nil { // as in hold
+		return 0, p
 	}
 	var found []*client
 	for c := cs.tokens[before]; c != nil; c = c.next {

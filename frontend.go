@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/halley-comet/halley/engine"
@@ -86,6 +87,59 @@ func (h *Hub) Identify(r *http.Request, token string) (*Client, error) {
 // Grant returns what the client may do.
 func (c *Client) Grant() *Grant { return c.caller.grant }
 
+// Check returns a *Problem if what the client has shown is good no more: it was
+// revoked, or has expired.
+func (c *Client) Check() error {
+	if p := c.hub.current(c.caller.grant); p != nil {
+		return p
+	}
+	return nil
+}
+
+// Owner tells clients apart by whom limits are for: the user, or the address of
+// one that is nobody. It is empty for those on this machine, who have no limits.
+func (c *Client) Owner() string {
+	switch o := c.caller.owner(); {
+	case o.user != "":
+		return "user " + o.user
+	case o.addr.IsValid():
+		return o.addr.String()
+	}
+	return ""
+}
+
+// LimitedAddress returns what limits of a request's address go by: the network,
+// for IPv6. It is empty for this machine, which has none.
+func (h *Hub) LimitedAddress(r *http.Request) string {
+	if a := h.limitedAddress(r); a.IsValid() {
+		return a.String()
+	}
+	return ""
+}
+
+// ReadBody reads a request's body as the hub does: within a time, and no more
+// than so many bytes. The error is a *Problem.
+func (h *Hub) ReadBody(w http.ResponseWriter, r *http.Request, max int) ([]byte, error) {
+	body, p := h.readBody(w, r, int64(max))
+	if p != nil {
+		return nil, p
+	}
+	return body, nil
+}
+
+// HasCredentials tells whether a request shows a token, in whatever place the
+// native protocol looks for one.
+func (h *Hub) HasCredentials(r *http.Request) bool {
+	if len(r.Header["Authorization"]) > 0 {
+		return true
+	}
+	if form, err := url.ParseQuery(r.URL.RawQuery); err == nil && (form.Has("ticket") || form.Has("token")) {
+		return true
+	}
+	_, err := r.Cookie(h.opts.TokenCookie)
+	return err == nil
+}
+
 // HasToken tells whether the client has shown a token, be it in a cookie.
 func (c *Client) HasToken() bool { return c.caller.token != "" }
 
@@ -164,13 +218,13 @@ type Poll struct {
 	// others.
 	Answer func(PollAnswer) []byte
 	// Gone is called if the client went before the answer, or if it is known to
-	// have gone before it had all of it.
+	// have gone before it had all of it; by a goroutine of its own.
 	Gone func()
 
 	mu       sync.Mutex
 	conn     *pump.Conn
 	finished bool
-	altered  int
+	altered  atomic.Int32
 }
 
 // A PollAnswer is what a poll is answered with.
@@ -178,6 +232,9 @@ type PollAnswer struct {
 	// Messages are as the function of NewPolls has written them. They are not
 	// to be changed.
 	Messages [][]byte
+	// Of are the messages themselves, at the same places. They are shared, and
+	// not to be changed either.
+	Of []*Message
 	// Position is where the poll stands after them.
 	Position Cursor
 	// Gap is set if messages may be missing before those that are here.
@@ -219,7 +276,7 @@ func (ps *Polls) Serve(w http.ResponseWriter, r *http.Request, c *Client, p *Pol
 		return problem
 	}
 	w.Header().Set("Content-Type", p.ContentType)
-	front := &transport.FrontPoll{Answer: p.answer, Gone: p.Gone, Back: h.frontEnds != nil && h.opts.Authorizer == nil}
+	front := &transport.FrontPoll{Answer: p.answer, Gone: p.gone, Back: h.frontEnds != nil && h.opts.Authorizer == nil}
 	parked := false
 	defer func() {
 		unlock()
@@ -244,7 +301,7 @@ func (ps *Polls) join(conn *pump.Conn, c *Client, p *Poll, header string, next *
 		return false
 	}
 	p.conn = conn
-	ps.hub.transports.JoinFront(conn, ps.kind, &transport.FrontPoll{Answer: p.answer, Gone: p.Gone}, header, next, o)
+	ps.hub.transports.JoinFront(conn, ps.kind, &transport.FrontPoll{Answer: p.answer, Gone: p.gone}, header, next, o)
 	ps.hub.release(held)
 	return true
 }
@@ -302,11 +359,11 @@ func starts(channels []string, from []Cursor, end Cursor) (names []string, after
 
 // answer returns the body for what the pump has.
 func (p *Poll) answer(f pump.Flush) []byte {
-	a := PollAnswer{Position: f.Position, Altered: p.altered}
+	a := PollAnswer{Position: f.Position, Altered: int(p.altered.Load())}
 	for _, it := range f.Items {
 		switch {
 		case it.Message != nil:
-			a.Messages = append(a.Messages, it.Bytes)
+			a.Messages, a.Of = append(a.Messages, it.Bytes), append(a.Of, it.Message)
 		case it.Control.Kind == wire.Gap:
 			a.Gap = true
 		case it.Control.Kind == wire.Error:
@@ -319,6 +376,10 @@ func (p *Poll) answer(f pump.Flush) []byte {
 	}
 	return p.Answer(a)
 }
+
+// gone is called by who must not wait for what Gone may wait for: it may hold
+// the poll's mu, or be a worker.
+func (p *Poll) gone() { go p.Gone() }
 
 // Finish has the poll answered with what there is.
 func (p *Poll) Finish() {
@@ -336,10 +397,10 @@ func (p *Poll) Alter(add map[string]Cursor, remove []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.conn != nil {
-		p.conn.Alter(add, remove, func() { p.altered++ })
+		p.conn.Alter(add, remove, func() { p.altered.Add(1) })
 		return
 	}
-	p.altered++
+	p.altered.Add(1)
 	p.drop(remove)
 	for name, from := range add {
 		p.drop([]string{name})

@@ -279,7 +279,7 @@ const answerType = "application/json; charset=utf-8"
 func (h *Hub) writeJSON(w http.ResponseWriter, body []byte) {
 	w.Header().Set("Content-Type", answerType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	h.transports.WriteBody(w, body)
+	_ = h.transports.WriteBody(w, body) // the client has it or is gone
 }
 
 // problem returns what a client is told of an error of the engine.

@@ -124,6 +124,9 @@ func (rs *rates) left(key rateKey, now time.Time) bool {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	l := rs.buckets[key]
+	if l == nil && len(rs.buckets) >= maxBuckets {
+		l = rs.buckets[rateKey{}]
+	}
 	return l == nil || l.TokensAt(now) >= 1
 }
 

@@ -34,6 +34,7 @@ type connect struct {
 	// the same connection; nil where none do.
 	written chan struct{}
 
+	replaces bool     // it has come in the place of another
 	replaced *connect // guarded by session.mu: what has come in its place
 	answered bool     // guarded by session.mu
 	browser  string
@@ -42,22 +43,46 @@ type connect struct {
 // hold serves a connect, whose request is of a client. It returns once it is
 // answered or goes on without the caller.
 func (s *Session) hold(w http.ResponseWriter, r *http.Request, client *halley.Client, c *connect, timeout time.Duration) error {
-	h := s.handler
+	if err := s.begin(r, c, timeout, w.Header().Get("Content-Type")); err != nil {
+		return err
+	}
+	return s.serve(w, r, client, c)
+}
+
+// begin makes a connect the one that the session holds.
+func (s *Session) begin(r *http.Request, c *connect, timeout time.Duration, contentType string) error {
 	if r.Header["X-Forwarded-For"] == nil && r.Header["Forwarded"] == nil && r.Header["Via"] == nil {
 		c.remote = r.RemoteAddr
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.ended {
-		s.mu.Unlock()
+		s.handler.browserLeft(c)
 		return errEnded
 	}
-	s.take(c, timeout, w.Header().Get("Content-Type"))
-	s.mu.Unlock()
-	err := h.pollsFor(s).Serve(w, r, client, c.poll)
+	s.take(c, timeout, contentType)
+	return nil
+}
+
+// serve answers a connect that has begun.
+func (s *Session) serve(w http.ResponseWriter, r *http.Request, client *halley.Client, c *connect) error {
+	err := s.handler.pollsFor(s).Serve(w, r, client, c.poll)
+	for range 10 {
+		// The connect that this one replaces may have been all that there may be.
+		p, ok := errors.AsType[*halley.Problem](err)
+		if !ok || p.Code != limitCode || !c.replaces {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+		err = s.handler.pollsFor(s).Serve(w, r, client, c.poll)
+	}
 	if err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		c.release()
+		if p, ok := errors.AsType[*halley.Problem](err); ok {
+			s.pause = p.RetryAfter
+		}
 		s.wait()
 	}
 	return err
@@ -65,18 +90,18 @@ func (s *Session) hold(w http.ResponseWriter, r *http.Request, client *halley.Cl
 
 // take makes a connect the session's, with the poll that answers it. mu is held.
 func (s *Session) take(c *connect, timeout time.Duration, contentType string) {
-	c.session, c.begun = s, time.Now()
+	c.session, c.begun, c.m = s, time.Now(), c.m.kept()
 	c.poll = &halley.Poll{Timeout: timeout, ContentType: contentType, Answer: c.answer, Gone: c.gone}
 	if old := s.held; old != nil {
-		old.replaced = c
+		old.replaced, c.replaces = c, true
 		old.poll.Finish()
 	}
-	if !c.stream || s.mark != nil && s.mark.lost {
-		s.settle(c)
+	if c.stream {
+		s.goOn()
 	} else {
-		s.arrived()
+		s.settle(c)
 	}
-	if timeout > 0 && len(s.queue) > 0 {
+	if len(s.queue) > s.sent {
 		c.poll.Timeout = 0
 	}
 	s.starts(c.poll)
@@ -85,6 +110,9 @@ func (s *Session) take(c *connect, timeout time.Duration, contentType string) {
 		s.timer.Stop()
 	}
 }
+
+// limitCode is that of a problem of too many connections.
+const limitCode = "connection-limit"
 
 var errEnded = errors.New("the session has ended")
 
@@ -102,8 +130,12 @@ func (c *connect) gone() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.release()
-	if c.answered && s.mark != nil && s.mark.by == c {
-		s.mark.lost = true
+	switch m := s.mark; {
+	case m == nil:
+	case c.stream && m.by.stream && time.Since(m.at) > streamTrust:
+		s.arrived()
+	case c.answered && m.by == c, c.stream && m.by.stream:
+		m.lost = true
 	}
 	s.wait()
 }
@@ -116,10 +148,10 @@ func (c *connect) answer(a halley.PollAnswer) []byte {
 	defer s.mu.Unlock()
 	current := s.held == c
 	c.answered = true
-	if !c.stream {
-		s.last = c
-	}
 	c.release()
+	// It may be kept for long.
+	replies, wrap := c.replies, c.wrap
+	c.replies, c.wrap, c.poll = nil, nil, nil
 	b := []byte{'['}
 	add := func(message []byte) {
 		if len(b) > 1 {
@@ -127,7 +159,7 @@ func (c *connect) answer(a halley.PollAnswer) []byte {
 		}
 		b = append(b, message...)
 	}
-	for _, r := range c.replies {
+	for _, r := range replies {
 		add(r)
 	}
 	var ext []string
@@ -137,7 +169,7 @@ func (c *connect) answer(a halley.PollAnswer) []byte {
 		c.advice = `{"reconnect":"none"}`
 	case s.ended:
 		r = newReply(c.m, false).text("error", fault(402, s.id, "the session has ended"))
-		c.advice = `{"reconnect":"handshake","interval":0}`
+		c.advice = rehandshake
 	case c.replaced != nil && c.replaced.stream && !c.stream: // it goes on there
 	case c.replaced != nil || !current:
 		r = newReply(c.m, false).text("error", fault(408, s.id, "another connect of the session has come"))
@@ -147,17 +179,21 @@ func (c *connect) answer(a halley.PollAnswer) []byte {
 	case a.Err != nil:
 		r = c.failed(a.Err)
 	default:
-		for _, m := range s.queue[:s.took(c, &a)] {
+		if s.overlaps(&a) {
+			a.Messages, a.Of = s.unknown(&a)
+		}
+		for _, m := range s.took(c, &a) {
 			add(m)
 		}
 		for _, m := range a.Messages {
 			add(m)
 		}
 		if s.ack {
-			ext = append(ext, s.ackExt())
+			ext = append(ext, `"ack":`+strconv.FormatInt(s.batch, 10))
 		}
-		if a.Gap {
+		if s.gap = s.gap || a.Gap; s.gap && !c.stream {
 			ext = append(ext, `"gap":true`)
+			s.gap = false
 		}
 		s.wait()
 	}
@@ -165,10 +201,21 @@ func (c *connect) answer(a halley.PollAnswer) []byte {
 		add(s.handler.connectReply(c, r, ext))
 	}
 	b = append(b, ']')
-	if c.wrap != nil {
-		b = c.wrap(b)
+	if wrap != nil {
+		b = wrap(b)
 	}
 	return b
+}
+
+// unknown returns those of an answer's messages that the client has not had. mu
+// is held.
+func (s *Session) unknown(a *halley.PollAnswer) (messages [][]byte, of []*halley.Message) {
+	for i, m := range a.Of {
+		if !s.had(m) {
+			messages, of = append(messages, a.Messages[i]), append(of, m)
+		}
+	}
+	return messages, of
 }
 
 // failed returns the reply to a connect that ends for a reason of its own.
@@ -177,10 +224,11 @@ func (c *connect) failed(err error) *reply {
 	r := newReply(c.m, false).text("error", errorText(err, ""))
 	if p, ok := errors.AsType[*halley.Problem](err); ok && p.Temporary() {
 		c.advice = retryAdvice(p)
+		s.pause = p.RetryAfter
 		s.wait()
 		return r
 	}
-	c.advice = `{"reconnect":"handshake","interval":0}`
+	c.advice = newToken
 	go s.handler.end(s) // which locks it
 	return r
 }

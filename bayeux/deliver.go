@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,7 +25,7 @@ const jsonType = "application/json"
 
 // toLog returns what is stored of a published message. The error is for its
 // client.
-func toLog(m *message) (halley.Message, error) {
+func (h *Handler) toLog(m *message) (halley.Message, error) {
 	stored := halley.Message{Channel: m.channel[1:], ContentType: jsonType, Data: m.data}
 	header := func(name string, value []byte) {
 		if stored.Headers == nil {
@@ -45,10 +46,38 @@ func toLog(m *message) (halley.Message, error) {
 	if m.id != nil {
 		header(idHeader, m.id)
 	}
-	if m.ext != nil && len(m.exts) > 0 {
-		header(extHeader, m.ext)
+	if ext := h.publicExt(m); ext != nil {
+		header(extHeader, ext)
 	}
 	return stored, nil
+}
+
+// privateExt are members of ext that are between a client and the server.
+var privateExt = []string{"token", "authentication", "halley", "authToken", "ack", "replay", "timesync"}
+
+// publicExt returns what is delivered of a message's ext, nil if that is
+// nothing.
+func (h *Handler) publicExt(m *message) []byte {
+	private := func(name string) bool {
+		return slices.Contains(privateExt, name) || slices.Contains(h.options.PrivateExt, name)
+	}
+	var b []byte
+	for quoted, value := range elements(m.ext) {
+		name, err := text(quoted)
+		if err != nil || private(name) {
+			continue
+		}
+		if b == nil {
+			b = []byte{'{'}
+		} else {
+			b = append(b, ',')
+		}
+		b = append(append(append(b, quoted...), ':'), value...)
+	}
+	if b == nil {
+		return nil
+	}
+	return append(b, '}')
 }
 
 // decodeBinary takes the data of CometD's binary extension apart: its bytes, in
@@ -79,11 +108,11 @@ func (f framing) append(dst []byte, m *halley.Message) []byte {
 	dst = append(dst, `{"channel":"/`...)
 	dst = append(dst, m.Channel...) // its letters need no escape
 	dst = append(dst, '"')
-	if id := m.Headers[idHeader]; id != "" {
+	if id := m.Headers[idHeader]; json.Valid([]byte(id)) { // a Go program can have set anything
 		dst = append(dst, `,"id":`...)
 		dst = appendASCII(dst, []byte(id))
 	}
-	ext := []byte(m.Headers[extHeader])
+	ext := objectOf(m.Headers[extHeader])
 	dst = append(dst, `,"data":`...)
 	switch engine.KindOf(m.ContentType) {
 	case engine.JSON:
@@ -117,27 +146,73 @@ func (f framing) append(dst []byte, m *halley.Message) []byte {
 func (f framing) appendData(dst []byte, m *halley.Message) []byte {
 	data := bytes.TrimSpace(m.Data)
 	if f.replay && data[0] == '{' {
-		var fields map[string]json.RawMessage
-		if json.Unmarshal(data, &fields) == nil && fields["event"] == nil {
-			data = addMember(data, `"event":{"replayId":`+strconv.FormatUint(m.ID.Seq, 10)+`}`)
-		}
+		data = withReplayID(data, strconv.FormatUint(m.ID.Seq, 10))
 	}
 	return appendASCII(dst, data)
+}
+
+// withReplayID returns an object whose member event has a replayId, whatever its
+// publisher has set; unless event is something else than an object.
+func withReplayID(data []byte, id string) []byte {
+	for quoted, value := range elements(data) {
+		name, err := text(quoted)
+		if err != nil || name != "event" {
+			continue
+		}
+		if value[0] != '{' {
+			return data
+		}
+		event := []byte(`{"replayId":` + id)
+		for quoted, value := range elements(value) {
+			if name, err := text(quoted); err == nil && name != "replayId" {
+				event = append(append(append(append(event, ','), quoted...), ':'), value...)
+			}
+		}
+		event = append(event, '}')
+		return replaceMember(data, event)
+	}
+	return addMember(data, `"event":{"replayId":`+id+`}`)
+}
+
+// replaceMember returns an object with another value of its member event.
+func replaceMember(object, value []byte) []byte {
+	b := []byte{'{'}
+	for quoted, old := range elements(object) {
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = append(append(b, quoted...), ':')
+		if name, err := text(quoted); err == nil && name == "event" {
+			b = append(b, value...)
+		} else {
+			b = append(b, old...)
+		}
+	}
+	return append(b, '}')
 }
 
 // appendBinary appends data of bytes, as the binary extension has it.
 func appendBinary(dst []byte, m *halley.Message) []byte {
 	data := append([]byte(`{"data":`), '"')
 	data = append(appendZ85(data, m.Data), '"', '}')
-	beside := m.Headers[binaryHeader]
-	if beside == "" {
+	beside := objectOf(m.Headers[binaryHeader])
+	if beside == nil {
 		text, _ := json.Marshal(m.ContentType) // a string always can
-		beside = `{"last":true,"meta":{"contentType":` + string(text) + `}}`
+		beside = []byte(`{"last":true,"meta":{"contentType":` + string(text) + `}}`)
 	}
-	if inner := beside[1 : len(beside)-1]; inner != "" {
-		data = addMember(data, inner)
+	if inner := bytes.TrimSpace(beside[1 : len(beside)-1]); len(inner) > 0 {
+		data = addMember(data, string(inner))
 	}
 	return appendASCII(dst, data)
+}
+
+// objectOf returns a header's text if that is a JSON object, and else nil.
+func objectOf(text string) []byte {
+	b := bytes.TrimSpace([]byte(text))
+	if len(b) == 0 || b[0] != '{' || !json.Valid(b) {
+		return nil
+	}
+	return b
 }
 
 // addMember returns an object with one member more, in front of the others.

@@ -2,8 +2,10 @@
 // speak, from a hub's log. What a client publishes to /chat/room is in the
 // native protocol's channel chat/room, and the other way round.
 //
+//	handler, err := bayeux.New(hub, nil)
+//	…
 //	http.Handle("/comet/", hub)
-//	http.Handle("/bayeux/", bayeux.New(hub, nil))
+//	http.Handle("/bayeux/", handler)
 //
 // A session is a client ID, a set of channels, and the position up to which the
 // client has had their messages. It holds no messages: they are in the log. A

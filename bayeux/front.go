@@ -39,7 +39,7 @@ func (h *Handler) open(body []byte, connection string) (*halley.Polls, *halley.C
 		return nil, nil, nil
 	}
 	s.take(c, timeout, replyType)
-	return h.pollsFor(s), s.client, c.poll
+	return h.pollsFor(s), s.client, c.poll // s.mu is held
 }
 
 // timeout returns how long a connect is held.

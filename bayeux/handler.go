@@ -31,13 +31,15 @@ type Handler struct {
 	replay  *halley.Polls
 	advice  string
 
-	mu       sync.Mutex
-	sessions map[string]*Session  // guarded by mu
-	browsers map[string]int       // guarded by mu: connects that are held
-	sockets  map[*socket]struct{} // guarded by mu
-	closed   bool                 // guarded by mu
-	services map[string]func(*Call)
-	running  sync.WaitGroup
+	mu        sync.Mutex
+	sessions  map[string]*Session  // guarded by mu
+	owners    map[string]int       // guarded by mu: sessions of each
+	addresses map[string]int       // guarded by mu: WebSockets of each
+	browsers  map[string]int       // guarded by mu: connects that are held
+	sockets   map[*socket]struct{} // guarded by mu
+	closed    bool                 // guarded by mu
+	services  map[string]func(*Call)
+	running   sync.WaitGroup
 }
 
 var _ http.Handler = (*Handler)(nil)
@@ -53,7 +55,7 @@ func New(hub *halley.Hub, opts *Options) (*Handler, error) {
 		return nil, err
 	}
 	h := &Handler{
-		hub: hub, options: o, sessions: map[string]*Session{}, browsers: map[string]int{}, sockets: map[*socket]struct{}{}, services: map[string]func(*Call){},
+		hub: hub, options: o, sessions: map[string]*Session{}, browsers: map[string]int{}, sockets: map[*socket]struct{}{}, owners: map[string]int{}, addresses: map[string]int{}, services: map[string]func(*Call){},
 		plain:  hub.NewPolls(framing{timestamp: o.Timestamp}.append),
 		replay: hub.NewPolls(framing{replay: true, timestamp: o.Timestamp}.append),
 	}
@@ -106,7 +108,10 @@ func (h *Handler) Close() error {
 // end ends a session: what is held for it is answered.
 func (h *Handler) end(s *Session) {
 	h.mu.Lock()
-	delete(h.sessions, s.id)
+	if h.sessions[s.id] == s {
+		delete(h.sessions, s.id)
+		count(h.owners, s.owner, -1)
+	}
 	h.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,13 +128,38 @@ func (h *Handler) end(s *Session) {
 	}
 }
 
-// addSocket reports false once the handler is closed.
+// addSession reports false if there are as many as there may be.
+func (h *Handler) addSession(s *Session) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed || len(h.sessions) >= h.options.MaxSessions || full(h.owners, s.owner, h.options.MaxSessionsPerUser) {
+		return false
+	}
+	count(h.owners, s.owner, 1)
+	h.sessions[s.id] = s
+	return true
+}
+
+// full tells whether one has as many of something as one may; "" has no limit.
+func full(counts map[string]int, who string, most int) bool {
+	return who != "" && most > 0 && counts[who] >= most
+}
+
+func count(counts map[string]int, who string, n int) {
+	if counts[who] += n; counts[who] == 0 || who == "" {
+		delete(counts, who)
+	}
+}
+
+// addSocket reports false if there are as many as there may be, or once the
+// handler is closed.
 func (h *Handler) addSocket(c *socket) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed {
+	if h.closed || len(h.sockets) >= h.options.MaxSessions || full(h.addresses, c.address, h.options.MaxSocketsPerAddress) {
 		return false
 	}
+	count(h.addresses, c.address, 1)
 	h.running.Add(1)
 	h.sockets[c] = struct{}{}
 	return true
@@ -139,6 +169,7 @@ func (h *Handler) removeSocket(c *socket) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.sockets, c)
+	count(h.addresses, c.address, -1)
 	h.running.Done()
 }
 

@@ -2,14 +2,15 @@ package bayeux
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/halley-comet/halley"
 )
@@ -56,9 +57,13 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusUnsupportedMediaType, "the body is encoded")
 		return
 	}
-	body, err := readBody(http.MaxBytesReader(w, r.Body, int64(h.options.MaxBody)), r.ContentLength)
+	body, err := h.hub.ReadBody(w, r, h.options.MaxBody)
 	if err != nil {
-		refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is cut, or longer than %d bytes", h.options.MaxBody))
+		status := http.StatusBadRequest
+		if p, ok := errors.AsType[*halley.Problem](err); ok {
+			status = p.Status
+		}
+		refuse(w, status, err.Error())
 		return
 	}
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")) // what cannot be parsed is of no type
@@ -83,16 +88,6 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", replyType)
 	x := &exchange{handler: h, w: w, r: r, browser: browser(r)}
 	x.serve(messages, nil)
-}
-
-// readBody reads a body, whose length may be known.
-func readBody(body io.Reader, length int64) ([]byte, error) {
-	if length > 0 && length <= 16<<10 {
-		b := make([]byte, length)
-		_, err := io.ReadFull(body, b)
-		return b, err
-	}
-	return io.ReadAll(body)
 }
 
 // fromForm joins the parameters message, each of which is a message or an array
@@ -190,6 +185,7 @@ func (x *exchange) serve(messages []message, wrap func([]byte) []byte) {
 	if wrap != nil {
 		body = wrap(body)
 	}
+	_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(writeTimeout)) // where it is supported
 	x.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = x.w.Write(body) // the client is told or is gone
 }
@@ -197,7 +193,7 @@ func (x *exchange) serve(messages []message, wrap func([]byte) []byte) {
 // connectFailed returns the reply to a connect that could not be held.
 func (x *exchange) connectFailed(err error) *reply {
 	c := x.connect
-	c.advice = `{"reconnect":"handshake","interval":0}`
+	c.advice = rehandshake
 	if p, ok := err.(*halley.Problem); ok && p.Temporary() {
 		c.advice = retryAdvice(p)
 	}

@@ -72,6 +72,9 @@ func parse(b []byte, max int) ([]message, error) {
 // is for JSON that is known to be valid.
 func elements(b []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(name, value []byte) bool) {
+		if len(b) == 0 {
+			return
+		}
 		object := b[0] == '{'
 		for b = skipSpace(b[1:]); b[0] != ']' && b[0] != '}'; b = skipSpace(b) {
 			var name []byte
@@ -199,6 +202,21 @@ func (m *message) read(raw json.RawMessage) {
 
 // maxID is the length of an id at most, in bytes of JSON.
 const maxID = 256
+
+// kept returns what is needed of a connect once it is held. The bytes of its
+// request are not kept for it.
+func (m *message) kept() *message {
+	k := &message{channel: m.channel, id: bytes.Clone(m.id), timeout: m.timeout}
+	for _, name := range []string{"ack", "timesync"} {
+		if text := m.exts[name]; text != nil && len(text) <= maxID {
+			if k.exts == nil {
+				k.exts = map[string]json.RawMessage{}
+			}
+			k.exts[name] = bytes.Clone(text)
+		}
+	}
+	return k
+}
 
 // number returns a field of ext that is a whole number.
 func (m *message) number(name string) (n int64, ok bool) {

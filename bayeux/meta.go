@@ -27,6 +27,8 @@ type exchange struct {
 	client  *halley.Client // of the request, once it is known
 	problem error          // why it is not
 	replies [][]byte
+	altered []*Session // whose channels are others now
+	replays int        // positions that were looked for
 
 	// connect is the one that the answer waits for, nil if there is none.
 	connect       *connect
@@ -43,6 +45,9 @@ func (x *exchange) run(messages []message) {
 	x.alone = len(messages) == 1
 	for i := range messages {
 		x.message(&messages[i])
+	}
+	for _, s := range x.altered {
+		s.flush()
 	}
 }
 
@@ -139,7 +144,12 @@ func token(m *message) (t string) {
 	return ""
 }
 
-const rehandshake = `{"reconnect":"handshake","interval":0}`
+// What clients are told to do that have no session, or no token that is good. A
+// client without one would handshake without end.
+const (
+	rehandshake = `{"reconnect":"handshake","interval":0}`
+	newToken    = `{"reconnect":"handshake","interval":1000}`
+)
 
 // session returns the session of a message, and who makes the request: or the
 // session's own client, if the request does not say. It replies if there is no
@@ -154,15 +164,25 @@ func (x *exchange) session(m *message) (*Session, *halley.Client) {
 		x.refuse(m, fault(402, m.clientID, "the client ID is not known"), rehandshake)
 		return nil, nil
 	}
-	client, err := x.identify("")
-	switch {
-	case err != nil:
-		x.refuse(m, errorText(err, m.clientID), adviceFor(err))
-		return nil, nil
-	case !client.HasToken() && !s.bound:
-		return s, s.client
-	case client.Grant().User != s.client.Grant().User || client.HasToken() != s.bound && s.bound:
-		x.refuse(m, fault(403, m.clientID, "the client ID is another user's"), `{"reconnect":"none"}`)
+	client := s.holder()
+	if s.bound || x.handler.hub.HasCredentials(x.r) {
+		var err error
+		if client, err = x.identify(""); err != nil {
+			x.refuse(m, errorText(err, m.clientID), adviceFor(err))
+			return nil, nil
+		}
+		if client.Grant().User != s.user || s.bound && s.user == "" && !client.HasToken() {
+			x.refuse(m, fault(403, m.clientID, "the client ID is another user's"), `{"reconnect":"none"}`)
+			return nil, nil
+		}
+	}
+	err := client.Check()
+	if err == nil {
+		err = s.adopt(client)
+	}
+	if err != nil {
+		x.handler.end(s) // it would be held by what is good no more
+		x.refuse(m, errorText(err, m.clientID), newToken)
 		return nil, nil
 	}
 	return s, client
@@ -173,7 +193,7 @@ func adviceFor(err error) string {
 	if p, ok := errors.AsType[*halley.Problem](err); ok && p.Temporary() {
 		return retryAdvice(p)
 	}
-	return rehandshake
+	return newToken
 }
 
 // handshake makes a session ("Handshake").
@@ -195,6 +215,9 @@ func (x *exchange) handshake(m *message) {
 	}
 	shown := token(m)
 	client, err := x.identify(shown)
+	if err == nil {
+		err = client.Check()
+	}
 	if err != nil {
 		advice := `{"reconnect":"none"}`
 		if p, ok := errors.AsType[*halley.Problem](err); ok && p.Temporary() {
@@ -204,16 +227,12 @@ func (x *exchange) handshake(m *message) {
 		return
 	}
 	s := &Session{
-		handler: h, id: newID(), pause: h.options.Interval, client: client, bound: shown == "" && client.HasToken(),
-		ack: m.truthy("ack"), replay: m.truthy("replay"), cursor: h.hub.End(), active: time.Now(),
+		handler: h, id: newID(), pause: h.options.Interval, client: client, owner: client.Owner(), user: client.Grant().User,
+		bound:   shown == "" && (client.HasToken() || client.Grant().User != ""),
+		retries: slices.Contains(m.supported, "in-process") || slices.Contains(m.supported, crossOrigin),
+		ack:     m.truthy("ack"), replay: m.truthy("replay"), cursor: h.hub.End(), active: time.Now(),
 	}
-	h.mu.Lock()
-	full := h.closed || len(h.sessions) >= h.options.MaxSessions
-	if !full {
-		h.sessions[s.id] = s
-	}
-	h.mu.Unlock()
-	if full {
+	if !h.addSession(s) {
 		x.refuse(m, fault(503, "", "there are as many sessions as there may be"), `{"reconnect":"handshake","interval":10000}`)
 		return
 	}
@@ -285,6 +304,10 @@ func (x *exchange) doConnect(m *message) {
 		s.mu.Lock()
 		s.pause = h.options.Timeout
 		s.wait()
+		if s.gap {
+			r.raw("ext", []byte(`{"gap":true}`))
+			s.gap = false
+		}
 		s.mu.Unlock()
 		r.raw("advice", []byte(`{"reconnect":"retry","interval":`+strconv.FormatInt(h.options.Timeout.Milliseconds(), 10)+`,"timeout":0}`))
 		x.add(m, r)
@@ -326,10 +349,14 @@ func (x *exchange) disconnect(m *message) {
 // channels returns the names of a subscribe or unsubscribe request, without
 // their slashes; those of service channels are left out, as nothing is
 // delivered there that was subscribed to.
-func channels(m *message) (names []string, fail string) {
+func channels(m *message, max int) (names []string, fail string) {
 	if len(m.subscription) == 0 {
 		return nil, fault(400, "subscription", "the field is missing")
 	}
+	if len(m.subscription) > max {
+		return nil, fault(429, "", fmt.Sprintf("a session may have %d subscriptions", max))
+	}
+	seen := make(map[string]bool, len(m.subscription))
 	for _, channel := range m.subscription {
 		switch {
 		case isMeta(channel):
@@ -345,7 +372,8 @@ func channels(m *message) (names []string, fail string) {
 		if err := engine.CheckPattern(channel[1:]); err != nil {
 			return nil, fault(400, channel, "the channel is not valid")
 		}
-		if !slices.Contains(names, channel[1:]) {
+		if !seen[channel] {
+			seen[channel] = true
 			names = append(names, channel[1:])
 		}
 	}
@@ -358,7 +386,7 @@ func (x *exchange) subscribe(m *message) {
 	if s == nil {
 		return
 	}
-	names, fail := channels(m)
+	names, fail := channels(m, x.handler.options.MaxSubscriptions)
 	if fail != "" {
 		x.refuse(m, fail, "")
 		return
@@ -367,23 +395,21 @@ func (x *exchange) subscribe(m *message) {
 		x.refuse(m, errorText(err, strings.Join(m.subscription, ",")), "")
 		return
 	}
-	end := x.handler.hub.End()
-	from, again := make([]halley.Cursor, len(names)), make([]bool, len(names))
-	for i, name := range names {
-		from[i] = end
-		if s.replay {
-			var err error
-			if from[i], again[i], err = x.replayFrom(m, name, end); err != nil {
-				x.refuse(m, errorText(err, "/"+name), "")
-				return
-			}
-		}
+	from, again, err := x.replay(m, s, names)
+	if err != nil {
+		x.refuse(m, errorText(err, strings.Join(m.subscription, ",")), "")
+		return
 	}
 	s.mu.Lock()
 	s.active = time.Now()
+	// What a poll has brought until now does not lie after it.
+	end := x.handler.hub.End()
 	added := 0
-	for _, name := range names {
-		if s.find(name) < 0 {
+	for i, name := range names {
+		if !again[i] {
+			from[i] = end
+		}
+		if _, found := s.find(name); !found {
 			added++
 		}
 	}
@@ -391,6 +417,7 @@ func (x *exchange) subscribe(m *message) {
 	ended := s.ended
 	if !full && !ended {
 		s.subscribe(names, from, again)
+		x.alters(s)
 	}
 	s.mu.Unlock()
 	switch {
@@ -408,42 +435,72 @@ func (x *exchange) subscribe(m *message) {
 	}
 }
 
-// replayFrom returns where a channel starts by Salesforce's extension replay:
-// -1 is now, -2 the oldest message, and else a position that a message had. A
-// position can also be a cursor of the native protocol, which knows of the log
-// that it is of.
-func (x *exchange) replayFrom(m *message, name string, end halley.Cursor) (from halley.Cursor, again bool, err error) {
-	var positions map[string]json.RawMessage
-	if json.Unmarshal(m.exts["replay"], &positions) != nil || positions["/"+name] == nil {
-		return end, false, nil
+// alters has a session's channels be told to what is held once all messages are
+// done.
+func (x *exchange) alters(s *Session) {
+	if !slices.Contains(x.altered, s) {
+		x.altered = append(x.altered, s)
 	}
-	text := string(positions["/"+name])
+}
+
+// replay returns where channels start that the extension replay gives a
+// position (Salesforce), and which do.
+func (x *exchange) replay(m *message, s *Session, names []string) (from []halley.Cursor, given []bool, err error) {
+	from, given = make([]halley.Cursor, len(names)), make([]bool, len(names))
+	var positions map[string]json.RawMessage
+	if !s.replay || json.Unmarshal(m.exts["replay"], &positions) != nil {
+		return from, given, nil
+	}
+	end := x.handler.hub.End()
+	for i, name := range names {
+		text := positions["/"+name]
+		if text == nil || string(text) == "-1" {
+			continue
+		}
+		if x.replays++; x.replays > x.handler.options.MaxSubscriptions {
+			return nil, nil, fmt.Errorf("%d replay positions in one request, at most %d", x.replays, x.handler.options.MaxSubscriptions)
+		}
+		if from[i], err = x.replayFrom(name, string(text), end); err != nil {
+			return nil, nil, fmt.Errorf("/%s: %w", name, err)
+		}
+		given[i] = true
+	}
+	return from, given, nil
+}
+
+// replayFrom returns where a channel starts: -2 is the oldest message, and
+// other numbers are positions that messages had. A position can also be a
+// cursor of the native protocol, which knows of the log that it is of.
+func (x *exchange) replayFrom(name, text string, end halley.Cursor) (from halley.Cursor, err error) {
+	q := halley.Query{Channels: []string{name}, Limit: 1}
 	var cursor string
 	switch n, e := strconv.ParseInt(text, 10, 64); {
-	case e == nil && n == -1:
-		return end, false, nil
 	case e == nil && n == -2:
-		return halley.Cursor{}, true, nil
+		page, err := x.handler.hub.Read(x.r.Context(), q)
+		if err != nil || len(page.Messages) == 0 {
+			return end, err
+		}
+		from = page.Messages[0].ID
+		from.Seq-- // a position of its own, or what is missing of other channels would not be told
+		return from, nil
 	case e == nil && n >= 0:
 		from = halley.Cursor{Epoch: end.Epoch, Seq: uint64(n)}
 	case json.Unmarshal([]byte(text), &cursor) == nil:
 		if from, err = halley.ParseCursor(cursor); err != nil {
-			return from, false, fmt.Errorf("the replay position %.60s is not valid", text)
+			return from, fmt.Errorf("the replay position %.60s is not valid", text)
 		}
 	default:
-		return from, false, fmt.Errorf("the replay position %.60s is not valid: it is -1, -2 or a position", text)
+		return from, fmt.Errorf("the replay position %.60s is not valid: it is -1, -2 or a position", text)
 	}
 	if from.Epoch != end.Epoch || from.Seq > end.Seq {
-		return from, false, fmt.Errorf("the replay position %.60s is not of this log: -2 has all there is, -1 what is new", text)
+		return from, fmt.Errorf("the replay position %.60s is not of this log: -2 has all there is, -1 what is new", text)
 	}
-	page, err := x.handler.hub.Read(x.r.Context(), halley.Query{Channels: []string{name}, After: from, Limit: 1})
-	if err != nil {
-		return from, false, err
+	q.After = from
+	page, err := x.handler.hub.Read(x.r.Context(), q)
+	if err == nil && page.Gap {
+		err = fmt.Errorf("the replay position %.60s is too old: later messages are gone; -2 has all there is, -1 what is new", text)
 	}
-	if page.Gap {
-		return from, false, fmt.Errorf("the replay position %.60s is too old: later messages are gone; -2 has all there is, -1 what is new", text)
-	}
-	return from, true, nil
+	return from, err
 }
 
 // unsubscribe removes channels ("Unsubscribe").
@@ -452,7 +509,7 @@ func (x *exchange) unsubscribe(m *message) {
 	if s == nil {
 		return
 	}
-	names, fail := channels(m)
+	names, fail := channels(m, x.handler.options.MaxSubscriptions)
 	if fail != "" {
 		x.refuse(m, fail, "")
 		return
@@ -461,6 +518,7 @@ func (x *exchange) unsubscribe(m *message) {
 	s.active = time.Now()
 	if !s.ended {
 		s.unsubscribe(names)
+		x.alters(s)
 	}
 	s.mu.Unlock()
 	r := newReply(m, true).text("clientId", s.id)
@@ -482,7 +540,10 @@ func (x *exchange) publish(m *message) {
 		s.mu.Unlock()
 	} else {
 		var err error
-		if client, err = x.identify(token(m)); err != nil {
+		if client, err = x.identify(token(m)); err == nil {
+			err = client.Check()
+		}
+		if err != nil {
 			x.refuse(m, errorText(err, ""), "")
 			return
 		}
@@ -498,7 +559,7 @@ func (x *exchange) publish(m *message) {
 		x.service(m, s, client)
 		return
 	}
-	stored, err := toLog(m)
+	stored, err := x.handler.toLog(m)
 	if err == nil {
 		err = client.CheckPublish(stored)
 	}
@@ -506,19 +567,25 @@ func (x *exchange) publish(m *message) {
 		x.refuse(m, errorText(err, m.channel), "")
 		return
 	}
-	if err := x.store(m, stored); err != nil {
+	if err := x.store(m, s, stored); err != nil {
 		x.refuse(m, errorText(err, m.channel), "")
 		return
 	}
 	x.add(m, newReply(m, true))
 }
 
+// maxKey is the length of a key that a message is stored once under.
+const maxKey = 256
+
 // store appends a message to the log. Faye repeats a message whose reply it has
 // not seen, with its id: so that is stored once.
-func (x *exchange) store(m *message, stored halley.Message) error {
+func (x *exchange) store(m *message, s *Session, stored halley.Message) error {
 	b := halley.Batch{Messages: []halley.Message{stored}}
-	if m.clientID != "" && m.id != nil {
-		b.Key = "bayeux " + m.clientID + " " + string(m.id)
+	if s != nil && s.retries && m.id != nil {
+		b.Key = "bayeux " + m.clientID + " " + string(m.id) + " " + stored.Headers[extHeader]
+		if len(b.Key) > maxKey {
+			b.Key = ""
+		}
 	}
 	_, err := x.handler.hub.PublishBatch(x.r.Context(), b)
 	if errors.Is(err, halley.ErrKeyReused) { // ids need not be unique

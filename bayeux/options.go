@@ -2,7 +2,6 @@ package bayeux
 
 import (
 	"fmt"
-	"log/slog"
 	"time"
 )
 
@@ -26,6 +25,13 @@ type Options struct {
 
 	// MaxSessions is how many there may be at once; default 100,000.
 	MaxSessions int
+	// MaxSessionsPerUser is how many a user may have, or an address of those that
+	// are nobody; default 1,000. Clients on this machine that are nobody have no
+	// such bound. Negative for none.
+	MaxSessionsPerUser int
+	// MaxSocketsPerAddress is how many WebSockets an address may hold; default
+	// 1,000, with the same exception. Negative for no bound.
+	MaxSocketsPerAddress int
 	// MaxSubscriptions is how many names and patterns a session may have;
 	// default 1,000.
 	MaxSubscriptions int
@@ -44,8 +50,10 @@ type Options struct {
 	MaxSessionsPerBrowser int
 	MultiSessionInterval  time.Duration
 
-	// Logger takes what an operator should know; default slog.Default.
-	Logger *slog.Logger
+	// PrivateExt are members of ext that are not delivered with what is published,
+	// beside those that are a token's place (token, authentication, halley,
+	// authToken) or an extension's of this handler.
+	PrivateExt []string
 }
 
 func (o *Options) withDefaults() (Options, error) {
@@ -92,8 +100,11 @@ func (o *Options) withDefaults() (Options, error) {
 	if d.MaxSessionsPerBrowser == 0 {
 		d.MaxSessionsPerBrowser = 1
 	}
-	if d.Logger == nil {
-		d.Logger = slog.Default()
+	if d.MaxSessionsPerUser == 0 {
+		d.MaxSessionsPerUser = 1000
+	}
+	if d.MaxSocketsPerAddress == 0 {
+		d.MaxSocketsPerAddress = 1000
 	}
 	return d, nil
 }

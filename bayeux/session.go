@@ -6,18 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/halley-comet/halley"
+	"github.com/halley-comet/halley/engine"
 )
 
 // A Session is a client between its handshake and its end.
 type Session struct {
 	handler *Handler
 	id      string
-	client  *halley.Client // who made the handshake
+	owner   string // whom limits are for, by the handshake
+	user    string // of the handshake, "" for nobody in particular
 	// bound tells that the handshake's request had the token, and not the
 	// message: then others have to have one too.
 	bound   bool
@@ -25,19 +27,24 @@ type Session struct {
 	replay  bool // the client wants positions (the extension replay)
 	browser string
 
+	// retries tells that the client repeats what it published if it sees no reply
+	// (Faye).
+	retries bool
+
 	mu     sync.Mutex
-	ended  bool              // guarded by mu, as all that follows
-	left   bool              // it was ended by its client
-	subs   []subscription    // in no order
-	cursor halley.Cursor     // the client has had the messages of subs up to here
-	mark   *mark             // where it stood before the last reply, until that has arrived
-	last   *connect          // that was answered last
-	same   int               // connects in a row that had the same id
-	noIDs  bool              // the client's ids do not tell its connects apart
-	batch  int64             // of the last reply with messages
-	queue  []json.RawMessage // replies of services, until they have arrived
-	sent   int               // of queue, with the last reply
-	held   *connect          // what waits for messages, nil if nothing does
+	client *halley.Client           // who made the handshake, or a later request with another token
+	ended  bool                     // guarded by mu, as all that follows
+	left   bool                     // it was ended by its client
+	subs   []subscription           // by their names
+	add    map[string]halley.Cursor // to what is held, with the end of the request
+	drop   []string                 // from it
+	gap    bool                     // a stream has met one, which its client is to be told
+	cursor halley.Cursor            // the client has had the messages of subs up to here
+	mark   *mark                    // where it stood before the last reply, until that has arrived
+	batch  int64                    // of the last reply with messages
+	queue  []json.RawMessage        // replies of services, until they have arrived
+	sent   int                      // of queue, with the last reply
+	held   *connect                 // what waits for messages, nil if nothing does
 	// asked counts the connects that asked to be answered at once, since one did
 	// not.
 	asked  int
@@ -53,6 +60,9 @@ type subscription struct {
 	// session's cursor, or earlier. The zero Cursor is the oldest message.
 	from halley.Cursor
 	own  bool
+	// replay tells that messages after from are wanted that the client may have
+	// had, and fresh that it has had none by this subscription.
+	replay, fresh bool
 	// altered is how many changes of the connect that is held it came with.
 	altered int
 }
@@ -62,7 +72,8 @@ type mark struct {
 	cursor halley.Cursor
 	from   map[string]halley.Cursor
 	by     *connect // that was answered
-	lost   bool     // the reply is known not to have arrived
+	at     time.Time
+	lost   bool // the reply is known not to have arrived
 }
 
 var (
@@ -76,7 +87,34 @@ var (
 func (s *Session) ID() string { return s.id }
 
 // Grant returns what the client may do.
-func (s *Session) Grant() *halley.Grant { return s.client.Grant() }
+func (s *Session) Grant() *halley.Grant { return s.holder().Grant() }
+
+// holder returns who the client is.
+func (s *Session) holder() *halley.Client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.client
+}
+
+// adopt has a client go on with the session whose rights are not those that its
+// channels were subscribed with. The error is a *halley.Problem if it may not
+// read one of them.
+func (s *Session) adopt(client *halley.Client) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if client.Grant() == s.client.Grant() {
+		return nil
+	}
+	names := make([]string, len(s.subs))
+	for i := range s.subs {
+		names[i] = s.subs[i].name
+	}
+	if err := client.CheckSubscribe(names...); err != nil {
+		return err
+	}
+	s.client = client
+	return nil
+}
 
 // Deliver sends data to the session's client alone, on a channel such as
 // "/service/echo". It is not in the log. Errors wrap ErrEnded, ErrFull, or say
@@ -123,52 +161,62 @@ func (s *Session) End() { s.handler.end(s) }
 // newID returns a client ID: 130 random bits.
 func newID() string { return rand.Text() }
 
-// find returns a subscription's place, or -1.
-func (s *Session) find(name string) int {
-	return slices.IndexFunc(s.subs, func(sub subscription) bool { return sub.name == name })
+// find returns a subscription's place, and whether it is there.
+func (s *Session) find(name string) (at int, found bool) {
+	return slices.BinarySearchFunc(s.subs, name, func(sub subscription, name string) int { return strings.Compare(sub.name, name) })
 }
 
 // subscribe adds channels, each with its start. One that the session has goes
-// on, unless it is to start again. mu is held.
+// on, unless it is to start again. mu is held, and flush is to be called.
 func (s *Session) subscribe(names []string, from []halley.Cursor, again []bool) {
-	add := map[string]halley.Cursor{}
 	for i, name := range names {
-		at := s.find(name)
-		if at >= 0 && !again[i] {
+		at, found := s.find(name)
+		if found && !again[i] {
 			continue
 		}
-		if at < 0 {
-			at = len(s.subs)
-			s.subs = append(s.subs, subscription{name: name})
+		if !found {
+			s.subs = slices.Insert(s.subs, at, subscription{name: name})
 		}
-		s.subs[at].from, s.subs[at].own = from[i], true
-		add[name] = from[i]
+		sub := &s.subs[at]
+		sub.from, sub.own, sub.replay, sub.fresh = from[i], true, again[i], true
+		if s.held != nil {
+			sub.altered = s.held.altered + 1
+			if s.add == nil {
+				s.add = map[string]halley.Cursor{}
+			}
+			s.add[name] = from[i]
+		}
 	}
-	s.alter(add, nil)
 }
 
 // unsubscribe removes channels; those that are not there are ignored. mu is
-// held.
+// held, and flush is to be called.
 func (s *Session) unsubscribe(names []string) {
-	s.subs = slices.DeleteFunc(s.subs, func(sub subscription) bool { return slices.Contains(names, sub.name) })
-	s.alter(nil, names)
+	gone := make(map[string]bool, len(names))
+	for _, name := range names {
+		gone[name] = true
+		delete(s.add, name)
+	}
+	s.subs = slices.DeleteFunc(s.subs, func(sub subscription) bool { return gone[sub.name] })
+	if s.held != nil {
+		s.drop = append(s.drop, names...)
+	}
 }
 
-// alter has what is held go on with other channels.
-func (s *Session) alter(add map[string]halley.Cursor, remove []string) {
-	c := s.held
-	if c == nil {
-		return
+// flush has what is held go on with the channels that there are now.
+func (s *Session) flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.held; c != nil && len(s.add)+len(s.drop) > 0 {
+		c.altered++
+		c.poll.Alter(s.add, s.drop)
 	}
-	c.altered++
-	for name := range add {
-		s.subs[s.find(name)].altered = c.altered
-	}
-	c.poll.Alter(add, remove)
+	s.add, s.drop = nil, nil
 }
 
 // starts sets what a poll begins with. mu is held.
 func (s *Session) starts(p *halley.Poll) {
+	s.add, s.drop = nil, nil
 	p.Channels, p.From = make([]string, len(s.subs)), make([]halley.Cursor, len(s.subs))
 	for i := range s.subs {
 		sub := &s.subs[i]
@@ -180,33 +228,96 @@ func (s *Session) starts(p *halley.Poll) {
 	}
 }
 
-// took notes that a reply is made of what a poll has brought. It returns the
-// number of what the queue adds. mu is held.
-func (s *Session) took(c *connect, a *halley.PollAnswer) (queued int) {
-	if len(a.Messages)+len(s.queue) > 0 {
-		s.mark = &mark{cursor: s.cursor, by: c}
-		for _, sub := range s.subs {
-			if sub.own {
-				if s.mark.from == nil {
-					s.mark.from = map[string]halley.Cursor{}
-				}
-				s.mark.from[sub.name] = sub.from
-			}
+// took notes that a reply is made of what a poll has brought, and of what waits
+// in the queue, which it returns. mu is held.
+func (s *Session) took(c *connect, a *halley.PollAnswer) (queued []json.RawMessage) {
+	queued = s.queue[s.sent:]
+	if len(a.Messages)+len(queued) > 0 || a.Gap {
+		if s.mark == nil || s.mark.lost || !c.stream {
+			s.setMark(c)
 		}
 		s.batch++
 	}
+	// A replay may stand before where the others are.
+	before, back := s.cursor, a.Position.Epoch == s.cursor.Epoch && a.Position.Seq < s.cursor.Seq
 	s.cursor = a.Position
 	for i := range s.subs {
 		sub := &s.subs[i]
-		if sub.altered <= a.Altered && !(sub.from.Epoch == a.Position.Epoch && sub.from.Seq > a.Position.Seq) {
-			sub.own = false
+		later := sub.own && sub.from.Epoch == a.Position.Epoch && sub.from.Seq > a.Position.Seq
+		switch {
+		case sub.altered > a.Altered || later: // it has still to come there
+		case back && !sub.own:
+			sub.from, sub.own = before, true
+		default:
+			sub.own, sub.replay, sub.fresh = false, false, false
 		}
 	}
 	if s.handler.options.IdleDeliveries && len(a.Messages) > 0 {
 		s.active = time.Now()
 	}
 	s.sent = len(s.queue)
-	return s.sent
+	return queued
+}
+
+// had tells whether the client has had a message by a subscription that is
+// further than the one that it came by now. mu is held, and took has not been
+// called.
+func (s *Session) had(m *halley.Message) bool {
+	had := false
+	for i := range s.subs {
+		sub := &s.subs[i]
+		at := s.cursor
+		if sub.own {
+			at = sub.from
+		}
+		before := at.Epoch != m.ID.Epoch || at.Seq < m.ID.Seq
+		switch {
+		case sub.fresh && !(sub.replay && before), !engine.Match(sub.name, m.Channel):
+		case !before:
+			had = true
+		case sub.replay:
+			return false // it is wanted again
+		}
+	}
+	return had
+}
+
+// overlaps tells whether an answer may have what the client has had: by a
+// subscription that is behind others, and may be gone by now. mu is held.
+func (s *Session) overlaps(a *halley.PollAnswer) bool {
+	if len(a.Of) == 0 {
+		return false
+	}
+	first := a.Of[0].ID
+	return first.Epoch == s.cursor.Epoch && first.Seq <= s.cursor.Seq ||
+		slices.ContainsFunc(s.subs, func(sub subscription) bool { return sub.own && !sub.fresh })
+}
+
+// setMark notes where the session stands.
+func (s *Session) setMark(c *connect) {
+	s.mark = &mark{cursor: s.cursor, by: c, at: time.Now()}
+	for _, sub := range s.subs {
+		if sub.own {
+			if s.mark.from == nil {
+				s.mark.from = map[string]halley.Cursor{}
+			}
+			s.mark.from[sub.name] = sub.from
+		}
+	}
+}
+
+// A stream's client says nothing of what it has. What was sent so long ago has
+// arrived, or the stream would have ended.
+const streamTrust = 5 * time.Second
+
+// goOn is settle for a stream, which has sent what it had. mu is held.
+func (s *Session) goOn() {
+	switch {
+	case s.mark != nil && s.mark.lost:
+		s.rewind()
+	case s.mark == nil || time.Since(s.mark.at) > streamTrust:
+		s.arrived()
+	}
 }
 
 // arrived notes that the client has had the last reply. mu is held.
@@ -238,12 +349,10 @@ func (s *Session) rewind() {
 //
 // A client with the extension ack says so. Others do by what they send: Faye
 // repeats a connect that failed, with its id. CometD asks to be answered at once
-// after one, by a connect that comes alone (Faye asks for that where a connect
-// has company). Who asks for it each time only polls, though, or fails each
-// time: then another connection tells, as often as a client may fail.
+// after one, by another connection. Who asks for it each time only polls,
+// though, or fails each time.
 func (s *Session) settle(c *connect) {
 	m := c.m
-	repeated := s.repeats(c)
 	if m.timeout != 0 {
 		s.asked = 0
 	}
@@ -252,8 +361,12 @@ func (s *Session) settle(c *connect) {
 		return
 	}
 	by := s.mark.by
-	again := s.mark.lost || repeated
-	if !again && m.timeout == 0 && c.alone && !c.follows(by) {
+	again := s.mark.lost
+	switch {
+	case again:
+	case s.retries:
+		again = m.id != nil && string(m.id) == string(by.m.id)
+	case m.timeout == 0 && c.alone && !c.follows(by.remote):
 		again = by.m.timeout != 0 || s.asked < manyRepeats
 		s.asked++
 	}
@@ -268,27 +381,13 @@ func (s *Session) settle(c *connect) {
 	}
 }
 
-// repeats tells whether a connect is the last one again. There are clients that
-// give all the same id.
-func (s *Session) repeats(c *connect) bool {
-	if s.last == nil || c.m.id == nil || string(c.m.id) != string(s.last.m.id) {
-		s.same = 0
-		return false
-	}
-	if s.same++; s.same == manyRepeats || c.follows(s.last) {
-		s.noIDs = true // nobody repeats so often, or over the connection that the reply came by
-	}
-	return !s.noIDs
-}
-
 // manyRepeats is how often a reply is made again, at most, for a client that may
-// have failed to get it each time.
+// have failed to get it each time, or only polls.
 const manyRepeats = 10
 
-// follows tells whether a connect came by the connection that the reply to
-// another went to, which has arrived then. What a proxy has passed on may have
+// follows tells whether a connect came by the connection that a reply went to, which has arrived then. What a proxy has passed on may have
 // come by any.
-func (c *connect) follows(other *connect) bool { return c.remote != "" && c.remote == other.remote }
+func (c *connect) follows(remote string) bool { return c.remote != "" && c.remote == remote }
 
 // wait has the session end if no connect comes. mu is held.
 func (s *Session) wait() {
@@ -311,12 +410,4 @@ func (s *Session) expire() {
 	if idle {
 		s.handler.end(s)
 	}
-}
-
-// ackExt returns the ext of a connect's reply.
-func (s *Session) ackExt() string {
-	if !s.ack {
-		return ""
-	}
-	return `"ack":` + strconv.FormatInt(s.batch, 10)
 }

@@ -109,6 +109,7 @@ type socket struct {
 	r       *http.Request
 	client  *halley.Client
 	problem error
+	address string // that limits are for
 
 	mu   sync.Mutex
 	last map[*Session]*connect // guarded by mu: that were answered here
@@ -124,8 +125,9 @@ func (h *Handler) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	c := &socket{handler: h, conn: conn, r: r.WithContext(ctx), client: client, problem: problem, last: map[*Session]*connect{}}
+	c := &socket{handler: h, conn: conn, r: r.WithContext(ctx), client: client, problem: problem, address: h.hub.LimitedAddress(r), last: map[*Session]*connect{}}
 	if !h.addSocket(c) {
+		c.end(ws.StatusCode(1013), "there are as many connections as there may be") // RFC 6455's registry: try again later
 		_ = conn.Close()
 		return
 	}
@@ -204,8 +206,7 @@ func (c *socket) serve(text []byte) {
 		c.write(x.body())
 		return
 	}
-	// The other replies do not wait, and a connect that is answered at once
-	// keeps its place among what is sent.
+	// The other replies do not wait.
 	if len(x.replies) > 0 {
 		c.write(x.body())
 		x.replies = nil
@@ -214,9 +215,24 @@ func (c *socket) serve(text []byte) {
 	s := held.session
 	held.written = make(chan struct{})
 	p := newPart()
-	done := func() {
+	c.mu.Lock()
+	if last := c.last[s]; last != nil { // what was sent before has come, as this has
+		s.mu.Lock()
+		if s.mark != nil && s.mark.by == last {
+			held.confirms = true
+		}
+		s.mu.Unlock()
+		delete(c.last, s)
+	}
+	c.forget()
+	c.mu.Unlock()
+	// Connects take each other's places in the order in which they come.
+	err = s.begin(c.r, held, x.timeout, replyType)
+	h.running.Go(func() {
 		defer close(held.written)
-		err := s.hold(p, c.r, x.connectClient, held, x.timeout)
+		if err == nil {
+			err = s.serve(p, c.r, x.connectClient, held)
+		}
 		if err != nil {
 			x.replies = [][]byte{h.connectReply(held, x.connectFailed(err), nil)}
 			p.body = x.body()
@@ -227,18 +243,23 @@ func (c *socket) serve(text []byte) {
 		if !c.write(p.body) {
 			held.gone()
 		}
+	})
+}
+
+// forget removes what is kept of sessions that have ended, where it is much. mu
+// is held.
+func (c *socket) forget() {
+	if len(c.last) < 16 {
+		return
 	}
-	c.mu.Lock()
-	if last := c.last[s]; last != nil { // what was sent before has come, as this has
+	for s := range c.last {
 		s.mu.Lock()
-		if s.mark != nil && s.mark.by == last {
-			held.confirms = true
-		}
+		ended := s.ended
 		s.mu.Unlock()
-		delete(c.last, s)
+		if ended {
+			delete(c.last, s)
+		}
 	}
-	c.mu.Unlock()
-	h.running.Go(done)
 }
 
 // body returns the replies as one array.

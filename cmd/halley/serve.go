@@ -281,9 +281,8 @@ func (c *serveCmd) bayeuxOptions() *bayeux.Options {
 		Timeout:          c.BayeuxTimeout,
 		MaxInterval:      c.BayeuxMaxInterval,
 		MaxSessions:      c.BayeuxMaxSessions,
-		MaxBody:          int(c.MaxBody),
+		MaxBody:          int(min(c.MaxBody, 2*c.MaxMessage+64<<10)), // a character may be written as six
 		MaxSubscriptions: c.MaxChannels,
-		Logger:           slog.Default(),
 	}
 }
 

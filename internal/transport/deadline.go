@@ -100,10 +100,11 @@ func (b *bodyWriter) Write(p []byte) (n int, err error) {
 }
 
 // WriteBody writes a whole body to a client that may be slow, or gone.
-func (s *Server) WriteBody(w http.ResponseWriter, body []byte) {
+func (s *Server) WriteBody(w http.ResponseWriter, body []byte) error {
 	b := s.bodyWriter(w)
 	defer b.end()
-	_, _ = b.Write(body) // the client is told or is gone
+	_, err := b.Write(body)
+	return err
 }
 
 // watchConn returns a context that ends when the client of a hijacked

@@ -107,6 +107,8 @@ func (s *Server) ServeFront(w http.ResponseWriter, r *http.Request, k *FrontKind
 	}
 	body := p.Answer(f)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	s.WriteBody(w, body)
+	if s.WriteBody(w, body) != nil || r.Context().Err() != nil {
+		p.Gone()
+	}
 	return false
 }

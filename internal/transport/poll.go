@@ -56,7 +56,7 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, q *Request, o
 	}
 	w.Header().Set("Content-Type", pollType(q))
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	s.WriteBody(w, body)
+	_ = s.WriteBody(w, body) // the client has it or is gone
 	return false
 }
 
