@@ -2,7 +2,10 @@ module github.com/halley-comet/halley
 
 go 1.26.0
 
-ignore ./client/node_modules
+ignore (
+	./client/node_modules
+	./e2e/bayeux/node_modules
+)
 
 require (
 	github.com/MicahParks/jwkset v0.11.4

@@ -12,5 +12,7 @@
 // npm ci installs in client/. HALLEY_CHAOS=full makes those longer that break
 // the network (script/chaos), and HALLEY_CHAOS_SEED repeats a run's faults.
 //
+// Clients of other servers have a package of their own, bayeux.
+//
 // Every test runs in each engine, as a subtest with its name: -run /firefox.
 package e2e
