@@ -402,6 +402,7 @@ func TestCutConnect(t *testing.T) {
 			w.subscribe(id, "/a")
 			var want, got []any
 			for i := range 50 {
+				w.held(0)
 				c, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(w.mount, "http://"), "/bayeux"))
 				if err != nil {
 					t.Fatal(err)
@@ -582,7 +583,7 @@ func TestTwoConnects(t *testing.T) {
 	first := w.later(id, `,"id":"1"`)
 	w.held(1)
 	second := w.later(id, `,"id":"2"`)
-	if got := <-first; len(got) != 1 || got[0].ok() || got[0].advice("interval") != 1000.0 {
+	if got := <-first; len(got) != 1 || got[0].ok() || got[0].advice("reconnect") != "retry" || got[0].advice("interval") != 1000.0 {
 		t.Errorf("the first: %v", got)
 	}
 	w.held(1)
@@ -1101,8 +1102,8 @@ func TestRights(t *testing.T) {
 	}
 	got = w.later(byExt, `,"id":"2"`)
 	w.held(1)
-	if n, err := w.hub.Revoke(halley.Revocation{User: "ann"}); n != 1 || err != nil {
-		t.Errorf("revoke: %d %v", n, err)
+	if _, err := w.hub.Revoke(halley.Revocation{User: "ann"}); err != nil {
+		t.Errorf("revoke: %v", err)
 	}
 	if r := <-got; len(r) != 1 || r[0].ok() || !strings.HasPrefix(r[0].text("error"), "401:") || r[0].advice("reconnect") != "handshake" {
 		t.Errorf("after it: %v", r)

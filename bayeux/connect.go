@@ -172,10 +172,11 @@ func (c *connect) answer(a halley.PollAnswer) []byte {
 		c.advice = rehandshake
 	case c.replaced != nil && c.replaced.stream && !c.stream: // it goes on there
 	case c.replaced != nil || !current:
+		// The other may be one that the client has given up, and that was late:
+		// so it is not told to stay away. After a pause, as it may also be of a
+		// copy of the client, which would send another at once as well.
 		r = newReply(c.m, false).text("error", fault(408, s.id, "another connect of the session has come"))
-		// It may be that the other is older and was late, so this client is not
-		// sent away for good.
-		c.advice = `{"reconnect":"retry","interval":1000}`
+		c.advice = s.handler.replacedAdvice
 	case a.Err != nil:
 		r = c.failed(a.Err)
 	default:

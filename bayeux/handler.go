@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/halley-comet/halley"
 	"github.com/halley-comet/halley/engine"
@@ -29,7 +30,9 @@ type Handler struct {
 	options Options
 	plain   *halley.Polls // the sessions', without positions and with
 	replay  *halley.Polls
-	advice  string
+	advice  string // to a connect
+
+	replacedAdvice string // to one in whose place another has come
 
 	mu        sync.Mutex
 	sessions  map[string]*Session  // guarded by mu
@@ -59,9 +62,12 @@ func New(hub *halley.Hub, opts *Options) (*Handler, error) {
 		plain:  hub.NewPolls(framing{timestamp: o.Timestamp}.append),
 		replay: hub.NewPolls(framing{replay: true, timestamp: o.Timestamp}.append),
 	}
-	h.advice = `{"reconnect":"retry","interval":` + strconv.FormatInt(o.Interval.Milliseconds(), 10) +
-		`,"timeout":` + strconv.FormatInt(o.Timeout.Milliseconds(), 10) +
-		`,"maxInterval":` + strconv.FormatInt(o.MaxInterval.Milliseconds(), 10) + `}`
+	advice := func(interval time.Duration) string {
+		return `{"reconnect":"retry","interval":` + strconv.FormatInt(interval.Milliseconds(), 10) +
+			`,"timeout":` + strconv.FormatInt(o.Timeout.Milliseconds(), 10) +
+			`,"maxInterval":` + strconv.FormatInt(o.MaxInterval.Milliseconds(), 10) + `}`
+	}
+	h.advice, h.replacedAdvice = advice(o.Interval), advice(max(o.Interval, time.Second))
 	return h, nil
 }
 
