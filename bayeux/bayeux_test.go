@@ -1050,6 +1050,104 @@ func TestEventSource(t *testing.T) {
 	}
 }
 
+// A stream that was cut goes on after what its client had at last, wherever the
+// server believed it to be, and a subscription does so from its own start.
+func TestEventSourceCut(t *testing.T) {
+	w := newWorld(t, halley.Options{}, bayeux.Options{})
+	id := w.handshake("")
+	w.subscribe(id, "/a")
+	w.publish("b", "before the subscription")
+	var next func() (id string, values []any)
+	// open begins a stream, after the one before was left.
+	leave := func() {}
+	open := func(last string) {
+		t.Helper()
+		leave()
+		var ctx context.Context
+		ctx, leave = context.WithCancel(t.Context())
+		r, err := http.NewRequestWithContext(ctx, "GET", w.mount+"/"+id, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Accept", "text/event-stream")
+		if last != "" {
+			r.Header.Set("Last-Event-ID", last)
+		}
+		resp, err := w.http.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = resp.Body.Close() })
+		lines := bufio.NewScanner(resp.Body)
+		next = func() (id string, values []any) {
+			for lines.Scan() {
+				if text, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
+					id = text
+				}
+				if text, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+					var messages []fields
+					if err := json.Unmarshal([]byte(text), &messages); err != nil {
+						t.Fatal(err)
+					}
+					return id, data(messages)
+				}
+			}
+			t.Fatal("the stream has ended")
+			return "", nil
+		}
+	}
+	defer func() { leave() }()
+	expect := func(want ...any) (last string) {
+		t.Helper()
+		var got []any
+		for len(got) < len(want) {
+			id, values := next()
+			last, got = id, append(got, values...)
+		}
+		if !same(got, want) {
+			t.Fatalf("%v, want %v", got, want)
+		}
+		return last
+	}
+	// What is read here is what has been sent. Nothing of the first stream
+	// arrives.
+	open("")
+	w.publish("a", 1)
+	expect(1)
+	w.publish("a", 2)
+	expect(2)
+	open("")
+	expect(1, 2)
+	// Of that which follows, only a part does.
+	w.subscribe(id, "/b")
+	w.publish("a", 3)
+	had := expect(3)
+	w.publish("b", 4)
+	expect(4)
+	w.subscribe(id, "/c")
+	w.publish("c", 5)
+	w.publish("a", 6)
+	expect(5, 6)
+	open(had)
+	had = expect(4, 5, 6)
+	open(had)
+	w.publish("a", 7)
+	had = expect(7)
+	// Nor can anybody have what was before a subscription.
+	open(had[:strings.LastIndexByte(had, '-')] + "-0,0")
+	expect(1, 2, 3, 4, 5, 6, 7)
+	open("nonsense")
+	w.publish("a", 8)
+	expect(8)
+	leave()
+	w.held(0)
+	// Long polling goes on where the stream was.
+	w.publish("a", 9)
+	if messages, _ := w.connect(id, ""); len(messages) == 0 || messages[len(messages)-1]["data"] != 9.0 {
+		t.Errorf("%v", messages)
+	}
+}
+
 // Rights are those of the native protocol, and a client ID is one user's.
 func TestRights(t *testing.T) {
 	w := newWorld(t, halley.Options{Authorizer: halley.AuthorizerFunc(func(_ context.Context, c halley.Credentials) (*halley.Grant, error) {

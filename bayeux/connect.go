@@ -25,6 +25,9 @@ type connect struct {
 	pause   time.Duration // that it tells the client
 	altered int           // calls of poll.Alter
 	stream  bool          // it has no reply of its own
+	first   bool          // of a stream
+	after   string        // what the client of a stream says that it had at last
+	at      string        // what a stream's client has with the answer
 	alone   bool          // it was the request's only message
 
 	// confirms is set if it came by the connection of the last reply, after it.
@@ -96,10 +99,13 @@ func (s *Session) take(c *connect, timeout time.Duration, contentType string) {
 		old.replaced, c.replaces = c, true
 		old.poll.Finish()
 	}
-	if c.stream {
-		s.goOn()
-	} else {
+	switch {
+	case !c.stream:
 		s.settle(c)
+	case c.first:
+		s.resume(c.after)
+	default:
+		s.arrived()
 	}
 	if len(s.queue) > s.sent {
 		c.poll.Timeout = 0
@@ -130,12 +136,8 @@ func (c *connect) gone() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.release()
-	switch m := s.mark; {
-	case m == nil:
-	case c.stream && m.by.stream && time.Since(m.at) > streamTrust:
-		s.arrived()
-	case c.answered && m.by == c, c.stream && m.by.stream:
-		m.lost = true
+	if c.answered && s.mark != nil && s.mark.by == c {
+		s.mark.lost = true
 	}
 	s.wait()
 }
@@ -192,15 +194,18 @@ func (c *connect) answer(a halley.PollAnswer) []byte {
 		if s.ack {
 			ext = append(ext, `"ack":`+strconv.FormatInt(s.batch, 10))
 		}
-		if s.gap = s.gap || a.Gap; s.gap && !c.stream {
+		if a.Gap {
 			ext = append(ext, `"gap":true`)
-			s.gap = false
 		}
 		s.wait()
 	}
-	if !c.stream {
+	switch {
+	case !c.stream:
 		add(s.handler.connectReply(c, r, ext))
+	case a.Gap: // without advice, which is about requests
+		add(r.raw("ext", []byte(`{"gap":true}`)).end())
 	}
+	c.at = s.eventID()
 	b = append(b, ']')
 	if wrap != nil {
 		b = wrap(b)

@@ -304,10 +304,6 @@ func (x *exchange) doConnect(m *message) {
 		s.mu.Lock()
 		s.pause = h.options.Timeout
 		s.wait()
-		if s.gap {
-			r.raw("ext", []byte(`{"gap":true}`))
-			s.gap = false
-		}
 		s.mu.Unlock()
 		r.raw("advice", []byte(`{"reconnect":"retry","interval":`+strconv.FormatInt(h.options.Timeout.Milliseconds(), 10)+`,"timeout":0}`))
 		x.add(m, r)

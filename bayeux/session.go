@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -38,12 +39,12 @@ type Session struct {
 	subs   []subscription           // by their names
 	add    map[string]halley.Cursor // to what is held, with the end of the request
 	drop   []string                 // from it
-	gap    bool                     // a stream has met one, which its client is to be told
 	cursor halley.Cursor            // the client has had the messages of subs up to here
 	mark   *mark                    // where it stood before the last reply, until that has arrived
 	batch  int64                    // of the last reply with messages
 	queue  []json.RawMessage        // replies of services, until they have arrived
 	sent   int                      // of queue, with the last reply
+	stream string                   // what the client had when its stream began; empty if there was none
 	held   *connect                 // what waits for messages, nil if nothing does
 	// asked counts the connects that asked to be answered at once, since one did
 	// not.
@@ -63,6 +64,9 @@ type subscription struct {
 	// replay tells that messages after from are wanted that the client may have
 	// had, and fresh that it has had none by this subscription.
 	replay, fresh bool
+	// since is the position of the first reply that had it all, once its start
+	// is not its own any more.
+	since halley.Cursor
 	// altered is how many changes of the connect that is held it came with.
 	altered int
 }
@@ -72,8 +76,7 @@ type mark struct {
 	cursor halley.Cursor
 	from   map[string]halley.Cursor
 	by     *connect // that was answered
-	at     time.Time
-	lost   bool // the reply is known not to have arrived
+	lost   bool     // the reply is known not to have arrived
 }
 
 var (
@@ -233,9 +236,7 @@ func (s *Session) starts(p *halley.Poll) {
 func (s *Session) took(c *connect, a *halley.PollAnswer) (queued []json.RawMessage) {
 	queued = s.queue[s.sent:]
 	if len(a.Messages)+len(queued) > 0 || a.Gap {
-		if s.mark == nil || s.mark.lost || !c.stream {
-			s.setMark(c)
-		}
+		s.setMark(c)
 		s.batch++
 	}
 	// A replay may stand before where the others are.
@@ -249,6 +250,9 @@ func (s *Session) took(c *connect, a *halley.PollAnswer) (queued []json.RawMessa
 		case back && !sub.own:
 			sub.from, sub.own = before, true
 		default:
+			if sub.own {
+				sub.since = a.Position
+			}
 			sub.own, sub.replay, sub.fresh = false, false, false
 		}
 	}
@@ -295,7 +299,7 @@ func (s *Session) overlaps(a *halley.PollAnswer) bool {
 
 // setMark notes where the session stands.
 func (s *Session) setMark(c *connect) {
-	s.mark = &mark{cursor: s.cursor, by: c, at: time.Now()}
+	s.mark = &mark{cursor: s.cursor, by: c}
 	for _, sub := range s.subs {
 		if sub.own {
 			if s.mark.from == nil {
@@ -303,20 +307,6 @@ func (s *Session) setMark(c *connect) {
 			}
 			s.mark.from[sub.name] = sub.from
 		}
-	}
-}
-
-// A stream's client says nothing of what it has. What was sent so long ago has
-// arrived, or the stream would have ended.
-const streamTrust = 5 * time.Second
-
-// goOn is settle for a stream, which has sent what it had. mu is held.
-func (s *Session) goOn() {
-	switch {
-	case s.mark != nil && s.mark.lost:
-		s.rewind()
-	case s.mark == nil || time.Since(s.mark.at) > streamTrust:
-		s.arrived()
 	}
 }
 
@@ -342,6 +332,41 @@ func (s *Session) rewind() {
 			s.subs[i].from, s.subs[i].own = from, true
 		}
 	}
+}
+
+// eventID returns what tells how much of a stream has come: the position, and
+// the batch for what is in no log. mu is held.
+func (s *Session) eventID() string {
+	return s.cursor.String() + "," + strconv.FormatInt(s.batch, 10)
+}
+
+// resume has a stream go on after what its client had at last, by an eventID;
+// empty if it had nothing. mu is held.
+func (s *Session) resume(after string) {
+	if after == "" {
+		after = s.stream // the client had none of that one either
+	}
+	position, number, _ := strings.Cut(after, ",")
+	at, err := halley.ParseCursor(position)
+	batch, e := strconv.ParseInt(number, 10, 64)
+	switch {
+	case s.stream == "":
+		if s.mark != nil && s.mark.lost {
+			s.rewind()
+		}
+	case err != nil || e != nil || at.Epoch != s.cursor.Epoch || at.Seq > s.cursor.Seq: // nobody gave it that
+	case batch == s.batch:
+		s.arrived()
+	default:
+		s.mark, s.sent = nil, 0
+		s.cursor = at
+		for i := range s.subs {
+			if sub := &s.subs[i]; sub.since.Seq > at.Seq {
+				sub.own, sub.fresh = true, true
+			}
+		}
+	}
+	s.stream = s.eventID()
 }
 
 // settle finds out whether the last reply has arrived, by the connect that

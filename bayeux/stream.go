@@ -40,6 +40,8 @@ const writeTimeout = 30 * time.Second
 
 // serveEventSource serves Faye's transport eventsource: what is delivered to the
 // session that the path names at its end. All else goes by other requests.
+// Faye's own server gives no ids, but its client takes them: they are for
+// EventSource, which comes back with the last by itself.
 func (h *Handler) serveEventSource(w http.ResponseWriter, r *http.Request) {
 	id := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
 	x := &exchange{handler: h, r: r}
@@ -68,8 +70,9 @@ func (h *Handler) serveEventSource(w http.ResponseWriter, r *http.Request) {
 	if !write(": \r\n\r\n") {
 		return
 	}
-	for {
-		c := &connect{m: &message{channel: "/meta/connect", timeout: -1}, stream: true, pause: h.options.Timeout}
+	after := r.Header.Get("Last-Event-ID")
+	for first := true; ; first = false {
+		c := &connect{m: &message{channel: "/meta/connect", timeout: -1}, stream: true, first: first, after: after, pause: h.options.Timeout}
 		p := newPart()
 		err := s.hold(p, r, client, c, h.options.Timeout)
 		if problem, ok := errors.AsType[*halley.Problem](err); ok && problem.Temporary() {
@@ -86,10 +89,13 @@ func (h *Handler) serveEventSource(w http.ResponseWriter, r *http.Request) {
 		if over || r.Context().Err() != nil {
 			return
 		}
-		text := ": \r\n\r\n" // keeps proxies from closing it
+		// What is written may not arrive. A browser tells by the id where to go
+		// on. One without data keeps proxies from closing the stream.
+		text := "id: " + c.at + "\r\n"
 		if string(p.body) != "[]" {
-			text = "data: " + string(p.body) + "\r\n\r\n"
+			text += "data: " + string(p.body) + "\r\n"
 		}
+		text += "\r\n"
 		if !write(text) {
 			c.gone()
 			return
