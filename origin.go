@@ -126,7 +126,7 @@ func (h *Hub) setPreflight(header http.Header, r *http.Request, methods string) 
 		return
 	}
 	header.Set("Access-Control-Allow-Methods", methods)
-	header.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Cache-Control, traceparent, tracestate")
+	header.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Cache-Control, Pragma, traceparent, tracestate")
 	header.Set("Access-Control-Max-Age", "7200")
 	if r.Header.Get("Access-Control-Request-Private-Network") == "true" {
 		header.Set("Access-Control-Allow-Private-Network", "true")

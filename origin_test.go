@@ -156,7 +156,7 @@ func TestCORS(t *testing.T) {
 			preflight := c.want && method == "OPTIONS"
 			for name, want := range map[string]string{
 				"Access-Control-Allow-Methods":         "POST",
-				"Access-Control-Allow-Headers":         "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Cache-Control, traceparent, tracestate",
+				"Access-Control-Allow-Headers":         "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Cache-Control, Pragma, traceparent, tracestate",
 				"Access-Control-Max-Age":               "7200",
 				"Access-Control-Allow-Private-Network": "true",
 			} {
