@@ -1034,7 +1034,10 @@ func TestEventSource(t *testing.T) {
 	if !f.ok() || f.advice("interval") != 30000.0 || f.advice("timeout") != 0.0 {
 		t.Errorf("%v", f)
 	}
-	w.subscribe(id, "/b")
+	// A connect that does not wait leaves the stream as it is.
+	if r := w.post(`[{"channel":"/meta/connect","clientId":"` + id + `","connectionType":"long-polling","advice":{"timeout":0}},{"channel":"/meta/subscribe","clientId":"` + id + `","subscription":"/b"}]`); len(r) != 2 || !r[0].ok() || !r[1].ok() {
+		t.Errorf("%v", r)
+	}
 	w.publish("b", 1)
 	w.publish("a", 2)
 	var got []any

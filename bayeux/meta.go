@@ -311,9 +311,17 @@ func (x *exchange) doConnect(m *message) {
 	}
 	c := &connect{m: m, session: s, pause: h.options.Interval, alone: x.alone}
 	x.connect, x.connectClient, x.timeout = c, client, h.timeout(m)
-	switch {
-	case !x.alone:
+	if !x.alone {
 		x.timeout = 0 // the other replies are waited for
+	}
+	s.mu.Lock()
+	streams := s.held != nil && s.held.stream
+	s.mu.Unlock()
+	switch {
+	case x.timeout == 0 && streams:
+		// Faye sends such a one while its stream is opened: that goes on.
+		x.connect = nil
+		x.replies = append(x.replies, h.connectReply(c, newReply(m, true), nil))
 	case x.timeout > 0 && !x.socket && x.r.ProtoMajor == 1 && !h.browserHolds(c, s.browser):
 		x.timeout, c.pause = 0, h.options.MultiSessionInterval
 		c.advice = `{"reconnect":"retry","interval":` + strconv.FormatInt(h.options.MultiSessionInterval.Milliseconds(), 10) +

@@ -67,7 +67,8 @@ func (h *Handler) serveEventSource(w http.ResponseWriter, r *http.Request) {
 	header.Set("Content-Type", "text/event-stream; charset=utf-8")
 	header.Set("Cache-Control", "no-store, no-transform")
 	header.Set("X-Accel-Buffering", "no")
-	if !write(": \r\n\r\n") {
+	// A browser that is told nothing comes back after three to five seconds.
+	if !write("retry: 1000\r\n\r\n") {
 		return
 	}
 	after := r.Header.Get("Last-Event-ID")
