@@ -1,5 +1,5 @@
 // Package bayeux tests package bayeux with the clients that CometD and Faye
-// give to npm, unchanged, in Node. It is run with the
+// give to npm, unchanged, in Node and in three browsers. It is run with the
 // other tests of e2e:
 //
 //	HALLEY_E2E=1 go test ./e2e/bayeux

@@ -23,7 +23,8 @@ type relay struct {
 
 	mu                  sync.Mutex // guards what follows
 	random              *rand.Rand
-	carried             map[*net.TCPConn]bool // from clients
+	carried             map[*net.TCPConn]*atomic.Int64 // from clients: bytes to them that pass; less than 0 for all
+	streams             map[*net.TCPConn]bool          // those that have asked for an EventSource
 	resets, ends, holes int
 }
 
@@ -33,7 +34,7 @@ func newRelay(t *testing.T, target string, seed uint64) *relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{listener: listener, target: target, random: rand.New(rand.NewPCG(seed, 3)), carried: map[*net.TCPConn]bool{}}
+	r := &relay{listener: listener, target: target, random: rand.New(rand.NewPCG(seed, 3)), carried: map[*net.TCPConn]*atomic.Int64{}, streams: map[*net.TCPConn]bool{}}
 	var done sync.WaitGroup
 	done.Go(func() { r.accept(&done) })
 	t.Cleanup(func() {
@@ -81,20 +82,23 @@ func (r *relay) accept(done *sync.WaitGroup) {
 			return
 		}
 		client := c.(*net.TCPConn)
-		r.mu.Lock()
-		r.carried[client] = true
-		r.mu.Unlock()
 		f := r.fate()
+		down := new(atomic.Int64)
+		down.Store(int64(f.down))
+		r.mu.Lock()
+		r.carried[client] = down
+		r.mu.Unlock()
 		done.Go(func() {
-			r.carry(client, f)
+			r.carry(client, f, down)
 			r.mu.Lock()
 			delete(r.carried, client)
+			delete(r.streams, client)
 			r.mu.Unlock()
 		})
 	}
 }
 
-func (r *relay) carry(client *net.TCPConn, f fate) {
+func (r *relay) carry(client *net.TCPConn, f fate, down *atomic.Int64) {
 	defer client.Close()
 	server, err := net.Dial("tcp", r.target)
 	if err != nil {
@@ -109,13 +113,15 @@ func (r *relay) carry(client *net.TCPConn, f fate) {
 		return
 	}
 	var both sync.WaitGroup
-	both.Go(func() { r.copy(server, client, client, f.up, f.reset) })
-	both.Go(func() { r.copy(client, server, client, f.down, f.reset) })
+	up := new(atomic.Int64)
+	up.Store(int64(f.up))
+	both.Go(func() { r.copy(server, client, client, up, f.reset) })
+	both.Go(func() { r.copy(client, server, client, down, f.reset) })
 	both.Wait()
 }
 
 // copy ends both connections when either does, or after left bytes.
-func (r *relay) copy(to, from net.Conn, client *net.TCPConn, left int, reset bool) {
+func (r *relay) copy(to, from net.Conn, client *net.TCPConn, left *atomic.Int64, reset bool) {
 	defer to.Close()
 	defer from.Close()
 	buffer := make([]byte, 32<<10)
@@ -128,15 +134,21 @@ func (r *relay) copy(to, from net.Conn, client *net.TCPConn, left int, reset boo
 		if from == client && r.refuseUpgrades.Load() && bytes.Contains(bytes.ToLower(piece), []byte("upgrade: websocket")) {
 			return
 		}
-		cut := left >= 0 && n >= left
+		if from == client && bytes.Contains(piece, []byte("text/event-stream")) {
+			r.mu.Lock()
+			r.streams[client] = true
+			r.mu.Unlock()
+		}
+		rest := left.Load()
+		cut := rest >= 0 && int64(n) >= rest
 		if cut {
-			piece = piece[:left]
+			piece = piece[:rest]
 		}
 		if _, err := to.Write(piece); err != nil {
 			return
 		}
-		if left >= 0 {
-			left -= n
+		if rest >= 0 {
+			left.CompareAndSwap(rest, rest-int64(n))
 		}
 		if cut {
 			if reset {
@@ -154,6 +166,19 @@ func (r *relay) count(n *int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	*n++
+}
+
+// cutIn ends the EventSources that there are, each after so many bytes more.
+// Other connections are left: where one of them is used again for a stream and
+// cut within the head of its answer, a browser gives the stream up for good.
+func (r *relay) cutIn(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c, left := range r.carried {
+		if r.streams[c] {
+			left.Store(int64(n))
+		}
+	}
 }
 
 // reset ends all connections that there are.
