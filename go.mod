@@ -5,6 +5,7 @@ go 1.26.0
 ignore (
 	./client/node_modules
 	./e2e/bayeux/node_modules
+	./examples/bayeux/node_modules
 )
 
 require (

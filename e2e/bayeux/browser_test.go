@@ -7,6 +7,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +18,7 @@ import (
 
 	"github.com/halley-comet/halley/bayeux"
 	"github.com/halley-comet/halley/e2e/browser"
+	"github.com/halley-comet/halley/e2e/process"
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -246,4 +250,71 @@ func TestBrowserEventSourceCuts(t *testing.T) {
 		}
 		t.Logf("%d messages, %d again; %d resets, %d ends", got.Received, got.Doubled, r.resets, r.ends)
 	})
+}
+
+// The example is what a stranger starts with: npm ci and go run, and all three
+// clients show what each of them says, in one order.
+func TestBrowserExample(t *testing.T) {
+	needed(t)
+	const folder = "../../examples/bayeux"
+	if err := install(folder); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "example")
+	if output, err := exec.Command("go", "build", "-o", program, folder).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	run := exec.Command(program, "-listen", "127.0.0.1:0")
+	run.Dir = folder
+	p, err := process.Start(run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Stop()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	url, err := p.Await(ctx, regexp.MustCompile(`http://127\.0\.0\.1:[1-9]\d*/`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := engines["chromium"].browser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tab, err := b.NewTab(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tab.Close(context.Background())
+	if err := tab.Navigate(ctx, url[0]); err != nil {
+		t.Fatal(err)
+	}
+	var shown [][]string
+	err = tab.Eval(ctx, `
+		const panes = ["cometd", "faye", "halley"].map((id) => document.getElementById(id));
+		const shown = () => panes.map((pane) => [...pane.querySelectorAll("li")].map((item) => item.textContent));
+		const until = async (condition) => {
+			for (const end = Date.now() + 10000; !condition(); await new Promise((yes) => setTimeout(yes, 20))) {
+				if (Date.now() > end) throw new Error("never " + condition + ": " + document.body.innerText);
+			}
+		};
+		await until(() => panes.every((pane) => pane.querySelector("small").textContent) && document.getElementById("count").textContent);
+		await new Promise((yes) => setTimeout(yes, 300));
+		for (let n = 0; n < 5; n++) {
+			for (const pane of panes) {
+				pane.querySelector("input").value = "number " + n;
+				pane.querySelector("form").requestSubmit();
+			}
+		}
+		await until(() => shown().every((list) => list.length >= 15));
+		await new Promise((yes) => setTimeout(yes, 200));
+		return shown();`, &shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range shown {
+		if len(list) != 15 || !slices.Equal(list, shown[0]) {
+			t.Errorf("shown are %q", shown)
+		}
+	}
 }
