@@ -38,7 +38,6 @@ func serve(t *testing.T, options bayeux.Options) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	options.Logger = slog.New(slog.DiscardHandler)
 	s := &server{t: t, log: log, options: options, address: "127.0.0.1:0", pages: http.NotFoundHandler()}
 	s.start()
 	t.Cleanup(func() {
@@ -62,7 +61,7 @@ func serve(t *testing.T, options bayeux.Options) *server {
 func (s *server) start() {
 	s.t.Helper()
 	var err error
-	if s.hub, err = halley.New(s.log, &halley.Options{DrainWindow: time.Millisecond, Logger: s.options.Logger}); err != nil {
+	if s.hub, err = halley.New(s.log, &halley.Options{DrainWindow: time.Millisecond, Logger: slog.New(slog.DiscardHandler)}); err != nil {
 		s.t.Fatal(err)
 	}
 	if s.handler, err = bayeux.New(s.hub, &s.options); err != nil {

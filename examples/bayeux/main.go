@@ -12,6 +12,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/halley-comet/halley"
 	"github.com/halley-comet/halley/bayeux"
@@ -54,6 +55,6 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Printf("open http://%s/\n", listener.Addr())
-	server := &http.Server{Handler: mux}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	log.Fatal(server.Serve(hub.Front(server, listener)))
 }
