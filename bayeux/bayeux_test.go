@@ -535,6 +535,22 @@ func TestRepeatedConnect(t *testing.T) {
 	}
 }
 
+// A reply that is lost again and again, as a large one over a bad line, is made
+// as often.
+func TestLostOften(t *testing.T) {
+	w := newWorld(t, halley.Options{}, bayeux.Options{})
+	id := w.handshake("")
+	w.subscribe(id, "/a")
+	w.publish("a", 1)
+	w.connect(id, `,"id":"0"`)
+	for i := range 50 {
+		w.http.CloseIdleConnections()
+		if messages, _ := w.connect(id, fmt.Sprintf(`,"id":"again %d"`, i)+now); !same(data(messages), []any{1}) {
+			t.Fatalf("after %d: %v", i+1, messages)
+		}
+	}
+}
+
 // What comes together with other messages is answered at once without a failure
 // before it, as Faye has it.
 func TestConnectInCompany(t *testing.T) {

@@ -48,6 +48,7 @@ type Session struct {
 	held   *connect                 // what waits for messages, nil if nothing does
 	// asked counts the connects that asked to be answered at once, since one did
 	// not.
+	waits  bool // a connect has come that was to be held
 	asked  int
 	pause  time.Duration // that the client was told to leave before its next connect
 	timer  *time.Timer   // of its end, while nothing is held
@@ -374,12 +375,12 @@ func (s *Session) resume(after string) {
 //
 // A client with the extension ack says so. Others do by what they send: Faye
 // repeats a connect that failed, with its id. CometD asks to be answered at once
-// after one, by another connection. Who asks for it each time only polls,
-// though, or fails each time.
+// after one, by another connection. That is no proof for a client that has never
+// let a connect be held: it only polls.
 func (s *Session) settle(c *connect) {
 	m := c.m
 	if m.timeout != 0 {
-		s.asked = 0
+		s.asked, s.waits = 0, true
 	}
 	if s.mark == nil {
 		s.arrived()
@@ -392,7 +393,7 @@ func (s *Session) settle(c *connect) {
 	case s.retries:
 		again = m.id != nil && string(m.id) == string(by.m.id)
 	case m.timeout == 0 && c.alone && !c.follows(by.remote):
-		again = by.m.timeout != 0 || s.asked < manyRepeats
+		again = s.waits || s.asked < manyRepeats
 		s.asked++
 	}
 	again = again && !c.confirms
@@ -407,7 +408,7 @@ func (s *Session) settle(c *connect) {
 }
 
 // manyRepeats is how often a reply is made again, at most, for a client that may
-// have failed to get it each time, or only polls.
+// only poll.
 const manyRepeats = 10
 
 // follows tells whether a connect came by the connection that a reply went to, which has arrived then. What a proxy has passed on may have
