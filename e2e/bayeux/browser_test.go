@@ -122,7 +122,7 @@ func pages() http.Handler {
 func TestBrowserTransports(t *testing.T) {
 	inBrowsers(t, func(t *testing.T, open func(url string) *place) {
 		s := serve(t, bayeux.Options{MaxSessionsPerBrowser: -1})
-		s.pages = pages()
+		s.show(pages())
 		elsewhere := httptest.NewServer(pages())
 		defer elsewhere.Close()
 		for _, page := range []struct {
@@ -157,7 +157,7 @@ func TestBrowserTransports(t *testing.T) {
 func TestBrowserReload(t *testing.T) {
 	inBrowsers(t, func(t *testing.T, open func(url string) *place) {
 		s := serve(t, bayeux.Options{})
-		s.pages = pages()
+		s.show(pages())
 		url := "http://" + s.address + "/"
 		p := open(url)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -221,7 +221,7 @@ func TestBrowserReload(t *testing.T) {
 func TestBrowserEventSourceCuts(t *testing.T) {
 	inBrowsers(t, func(t *testing.T, open func(url string) *place) {
 		s := serve(t, bayeux.Options{Timeout: 2 * time.Second, MaxInterval: time.Minute})
-		s.pages = pages()
+		s.show(pages())
 		const seed, messages = 11, 600
 		r := newRelay(t, s.address, seed)
 		p := open(strings.TrimSuffix(r.mount(), "bayeux"))

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ type server struct {
 	log     *memory.Log
 	options bayeux.Options
 	address string
-	pages   http.Handler // all else
+	pages   atomic.Pointer[http.Handler] // all else
 
 	hub     *halley.Hub
 	handler *bayeux.Handler
@@ -38,7 +39,8 @@ func serve(t *testing.T, options bayeux.Options) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{t: t, log: log, options: options, address: "127.0.0.1:0", pages: http.NotFoundHandler()}
+	s := &server{t: t, log: log, options: options, address: "127.0.0.1:0"}
+	s.show(http.NotFoundHandler())
 	s.start()
 	t.Cleanup(func() {
 		s.stop()
@@ -58,6 +60,9 @@ func serve(t *testing.T, options bayeux.Options) *server {
 	return s
 }
 
+// show serves pages beside the protocols.
+func (s *server) show(pages http.Handler) { s.pages.Store(&pages) }
+
 func (s *server) start() {
 	s.t.Helper()
 	var err error
@@ -74,7 +79,7 @@ func (s *server) start() {
 	mux.Handle("/comet/", s.hub)
 	mux.Handle("/bayeux", s.handler)
 	mux.Handle("/bayeux/", s.handler)
-	mux.Handle("/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.pages.ServeHTTP(w, r) }))
+	mux.Handle("/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.pages.Load()).ServeHTTP(w, r) }))
 	listener, err := net.Listen("tcp", s.address)
 	if err != nil {
 		s.t.Fatal(err)
