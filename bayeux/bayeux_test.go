@@ -1160,11 +1160,15 @@ func TestEventSourceCut(t *testing.T) {
 	expect(8)
 	leave()
 	w.held(0)
-	// Long polling goes on where the stream was.
+	// Long polling goes on where the stream was, and a stream where that was.
 	w.publish("a", 9)
 	if messages, _ := w.connect(id, ""); len(messages) == 0 || messages[len(messages)-1]["data"] != 9.0 {
 		t.Errorf("%v", messages)
 	}
+	w.connect(id, `,"id":"x","advice":{"timeout":10}`)
+	open("")
+	w.publish("a", 10)
+	expect(10)
 }
 
 // Rights are those of the native protocol, and a client ID is one user's.

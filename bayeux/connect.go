@@ -102,6 +102,7 @@ func (s *Session) take(c *connect, timeout time.Duration, contentType string) {
 	switch {
 	case !c.stream:
 		s.settle(c)
+		s.stream = "" // its client has more by now, and may have no id to say so
 	case c.first:
 		s.resume(c.after)
 	default:
