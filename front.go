@@ -189,6 +189,7 @@ func (h *Hub) frontEnd(r *http.Request) OpenPoll {
 
 // planPoll has requests answered by the polls of a front end.
 func (h *Hub) planPoll(r *http.Request, header http.Header, open OpenPoll, next *pump.Kind) *front.Plan {
+	allowCredentials(header)
 	proxied := r.Header["X-Forwarded-For"] != nil || r.Header["Forwarded"] != nil || r.Header["Via"] != nil
 	lines := map[string]string{} // of the response, by its content type
 	return &front.Plan{Join: func(c *pump.Conn, r *front.Request) bool {

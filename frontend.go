@@ -33,6 +33,7 @@ type Problem = wire.Problem
 func (h *Hub) Guard(w http.ResponseWriter, r *http.Request, methods string) bool {
 	header := w.Header()
 	p := h.begin(header, r)
+	allowCredentials(header)
 	switch {
 	case p != nil:
 	case r.Method == http.MethodOptions:
@@ -51,6 +52,16 @@ func (h *Hub) Guard(w http.ResponseWriter, r *http.Request, methods string) bool
 		return false
 	}
 	return true
+}
+
+// allowCredentials has pages of the origins that may read an answer ask for it
+// with credentials. Clients of other protocols may always do so, and browsers
+// then give the answer to the page only if it says so. A token in a cookie is
+// taken from pages of listed origins alone, whatever this says.
+func allowCredentials(header http.Header) {
+	if header.Get("Access-Control-Allow-Origin") != "" {
+		header.Set("Access-Control-Allow-Credentials", "true")
+	}
 }
 
 // A Client is who makes a request to a front end.

@@ -1270,6 +1270,23 @@ func TestOrigins(t *testing.T) {
 	if r := do("POST", "https://app.example"); r.StatusCode != 200 || r.Header.Get("Access-Control-Allow-Origin") != "https://app.example" || r.Header.Get("Access-Control-Allow-Credentials") != "true" {
 		t.Errorf("a page: %s %v", r.Status, r.Header)
 	}
+	// What Front reads is answered alike.
+	id := w.handshake("")
+	for i := range 3 {
+		r, err := http.NewRequest("POST", w.mount, strings.NewReader(connectBody(id, now)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Origin", "https://app.example")
+		resp, err := w.http.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if h := resp.Header; h.Get("Access-Control-Allow-Origin") != "https://app.example" || h.Get("Access-Control-Allow-Credentials") != "true" || h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Content-Type") != "application/json; charset=utf-8" {
+			t.Errorf("connect %d: %v", i, h)
+		}
+	}
 	if r := do("OPTIONS", "https://app.example"); r.StatusCode != 204 || !strings.Contains(r.Header.Get("Access-Control-Allow-Headers"), "Pragma") || r.Header.Get("Access-Control-Allow-Credentials") != "true" {
 		t.Errorf("a preflight: %s %v", r.Status, r.Header)
 	}

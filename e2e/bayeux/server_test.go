@@ -76,6 +76,7 @@ func (s *server) start() {
 		_ = c.Reply(json.RawMessage(c.Data)) // the client is told or is gone
 	})
 	mux := http.NewServeMux()
+	s.handler.Read("/bayeux")
 	mux.Handle("/comet/", s.hub)
 	mux.Handle("/bayeux", s.handler)
 	mux.Handle("/bayeux/", s.handler)
