@@ -109,7 +109,7 @@ func draw(scenario string, newest map[string]*source) []chart {
 	case "bayeux":
 		addBars("bayeux", bars{
 			title: "CPU time of a Bayeux long poll", note: "A delivery and the next connect",
-			unit: "µs a cycle, which is seconds a million", parts: levels(s.rows("bayeux", "cpu"), "", compare("cpu", " µs")),
+			unit: "µs a cycle, which is seconds a million", parts: levels(s.rows("bayeux", "cpu"), "", compareWith("halley", "cpu", " µs")),
 		})
 	case "bayeux-idle":
 		addBars("bayeux-idle", bars{
