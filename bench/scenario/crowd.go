@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -61,7 +62,7 @@ func newCrowd(h *peers.Halley, n, channels int) (*crowd, error) {
 		return nil, err
 	}
 	c := &crowd{
-		Pool: pool, server: h, transports: h.Transports(), channels: channels,
+		Pool: pool, server: h, transports: native(h), channels: channels,
 		clients: make([]client, n), waiting: map[int64][]int{}, begin: time.Now(),
 	}
 	for i := range c.clients {
@@ -70,6 +71,11 @@ func newCrowd(h *peers.Halley, n, channels int) (*crowd, error) {
 	pool.Ended, pool.Heard = c.ended, c.heard
 	pool.Add(n, 0)
 	return c, nil
+}
+
+// native are the transports whose clients have cursors.
+func native(h *peers.Halley) []string {
+	return slices.DeleteFunc(h.Transports(), func(t string) bool { return t == bayeux })
 }
 
 // end asks a server for the end of its log.
