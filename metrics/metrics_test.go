@@ -53,7 +53,7 @@ func newRegistry(t *testing.T, log metrics.LogStats) (*prometheus.Registry, *hal
 		t.Fatal(err)
 	}
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(metrics.New(hub), metrics.NewLog(func() metrics.LogStats { return log }))
+	registry.MustRegister(metrics.New(hub), metrics.NewLog(func() metrics.LogStats { return log }), metrics.NewBayeux(func() int { return 0 }))
 	return registry, hub
 }
 
