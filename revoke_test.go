@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,11 +14,15 @@ import (
 // A revocation is kept before it takes effect, or refused, and the next hub
 // begins with it.
 func TestKeepRevocation(t *testing.T) {
+	var mu sync.Mutex // of what the server's goroutines look at
 	var hub *halley.Hub
 	var kept []halley.Revocation
 	full := errors.New("no space left")
 	var err error
+	mu.Lock()
 	_, hub, mount := newPeople(t, halley.Options{KeepRevocation: func(r halley.Revocation) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if hub.Connections() == 0 {
 			t.Error("it took effect before it was kept")
 		}
@@ -26,10 +31,13 @@ func TestKeepRevocation(t *testing.T) {
 		}
 		return err
 	}}, true)
+	mu.Unlock()
 	lines, _ := dial(t, mount+"subscribe?channel=ann/x", bearer("ann#1"))
 	held(t, hub, 1)
 
+	mu.Lock()
 	err = full
+	mu.Unlock()
 	a := ask(t, "POST", mount+"revoke?user=ann", "", bearer("root"))
 	if a.status != 503 || a.code != "engine-unavailable" || a.header.Get("Retry-After") == "" || strings.Contains(a.body, "space") {
 		t.Errorf("what cannot be kept: %+v", a)
@@ -41,12 +49,16 @@ func TestKeepRevocation(t *testing.T) {
 		t.Errorf("it took effect though it was refused: %+v", a)
 	}
 
+	mu.Lock()
 	err = nil
+	mu.Unlock()
 	before := time.Now()
 	if a := ask(t, "POST", mount+"revoke?user=ann", "", bearer("root")); a.body != `{"connections":1}` {
 		t.Errorf("revoke: %+v", a)
 	}
 	until(t, "the token's stream", lines, "token-revoked")
+	mu.Lock()
+	defer mu.Unlock()
 	if len(kept) != 1 || kept[0].User != "ann" || kept[0].Time.Before(before) || time.Since(kept[0].Time) < 0 {
 		t.Fatalf("kept %+v", kept)
 	}
