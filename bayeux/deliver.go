@@ -61,23 +61,16 @@ func (h *Handler) publicExt(m *message) []byte {
 	private := func(name string) bool {
 		return slices.Contains(privateExt, name) || slices.Contains(h.options.PrivateExt, name)
 	}
-	var b []byte
-	for quoted, value := range elements(m.ext) {
-		name, err := text(quoted)
-		if err != nil || private(name) {
-			continue
+	ext := mapMembers(m.ext, func(name string, value []byte) []byte {
+		if private(name) {
+			return nil
 		}
-		if b == nil {
-			b = []byte{'{'}
-		} else {
-			b = append(b, ',')
-		}
-		b = append(append(append(b, quoted...), ':'), value...)
-	}
-	if b == nil {
+		return value
+	})
+	if string(ext) == "{}" {
 		return nil
 	}
-	return append(b, '}')
+	return ext
 }
 
 // decodeBinary takes the data of CometD's binary extension apart: its bytes, in
@@ -141,8 +134,7 @@ func (f framing) append(dst []byte, m *halley.Message) []byte {
 }
 
 // appendData appends data that is JSON. Clients of Salesforce look for the
-// position in it, at event.replayId: it is there where data is an object that
-// has no event of its own.
+// position in it, at event.replayId: it is there where data is an object.
 func (f framing) appendData(dst []byte, m *halley.Message) []byte {
 	data := bytes.TrimSpace(m.Data)
 	if f.replay && data[0] == '{' {
@@ -154,39 +146,41 @@ func (f framing) appendData(dst []byte, m *halley.Message) []byte {
 // withReplayID returns an object whose member event has a replayId, whatever its
 // publisher has set; unless event is something else than an object.
 func withReplayID(data []byte, id string) []byte {
-	for quoted, value := range elements(data) {
-		name, err := text(quoted)
-		if err != nil || name != "event" {
-			continue
+	found := false
+	replayed := mapMembers(data, func(name string, value []byte) []byte {
+		if name != "event" {
+			return value
 		}
-		if value[0] != '{' {
-			return data
+		if found = true; value[0] != '{' {
+			return value
 		}
-		event := []byte(`{"replayId":` + id)
-		for quoted, value := range elements(value) {
-			if name, err := text(quoted); err == nil && name != "replayId" {
-				event = append(append(append(append(event, ','), quoted...), ':'), value...)
+		others := mapMembers(value, func(name string, value []byte) []byte {
+			if name == "replayId" {
+				return nil
 			}
-		}
-		event = append(event, '}')
-		return replaceMember(data, event)
+			return value
+		})
+		return addMember(others, `"replayId":`+id)
+	})
+	if found {
+		return replayed
 	}
 	return addMember(data, `"event":{"replayId":`+id+`}`)
 }
 
-// replaceMember returns an object with another value of its member event.
-func replaceMember(object, value []byte) []byte {
+// mapMembers returns an object that has, in the place of each member's value,
+// what f makes of it; members of which it makes nil are left out.
+func mapMembers(object []byte, f func(name string, value []byte) []byte) []byte {
 	b := []byte{'{'}
-	for quoted, old := range elements(object) {
+	for quoted, value := range elements(object) {
+		name, _ := text(quoted) // it is a string
+		if value = f(name, value); value == nil {
+			continue
+		}
 		if len(b) > 1 {
 			b = append(b, ',')
 		}
-		b = append(append(b, quoted...), ':')
-		if name, err := text(quoted); err == nil && name == "event" {
-			b = append(b, value...)
-		} else {
-			b = append(b, old...)
-		}
+		b = append(append(append(b, quoted...), ':'), value...)
 	}
 	return append(b, '}')
 }

@@ -265,11 +265,7 @@ func (h *Handler) service(channel string) func(*Call) {
 // or what is wrong with a message.
 func errorText(err error, args string) string {
 	if p, ok := errors.AsType[*halley.Problem](err); ok {
-		text := p.Title
-		if p.Detail != "" {
-			text += ": " + p.Detail
-		}
-		return fault(p.Status, args, text)
+		return fault(p.Status, args, p.Error())
 	}
 	return fault(400, args, err.Error())
 }
