@@ -128,7 +128,7 @@ func inBrowsers(t *testing.T, parallel bool, flags []string, test func(t *testin
 				t.Parallel()
 			}
 			s := newSite(t, name, 1, flags...)
-			b, err := engines[name].browser()
+			b, err := engines[name].Browser()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -141,7 +141,7 @@ func newSite(t *testing.T, name string, seed uint64, flags ...string) *site {
 	t.Helper()
 	s := &site{t: t, name: name}
 	if name != "node" {
-		b, err := engines[name].browser()
+		b, err := engines[name].Browser()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -138,7 +138,7 @@ func TestClientTransports(t *testing.T) {
 func TestClientTabs(t *testing.T) {
 	s := serve(t, "--heartbeat", "1s")
 	each(t, func(t *testing.T, first *page) {
-		b, err := engines[first.engine].browser()
+		b, err := engines[first.engine].Browser()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,7 +20,7 @@ var sizes = []struct {
 func TestDemo(t *testing.T) {
 	each(t, func(t *testing.T, other *page) {
 		s := serve(t)
-		b, err := engines[other.engine].browser()
+		b, err := engines[other.engine].Browser()
 		if err != nil {
 			t.Fatal(err)
 		}

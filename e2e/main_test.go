@@ -1,14 +1,11 @@
 package e2e
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
 	"strconv"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/halley-comet/halley/e2e/browser"
 )
@@ -24,7 +21,7 @@ func run(m *testing.M) int {
 	defer os.RemoveAll(scratch)
 	defer func() {
 		for _, e := range engines {
-			e.close()
+			e.Close()
 		}
 	}()
 	flag.Parse()
@@ -41,35 +38,7 @@ var scratch string
 
 // engines are the browsers of this run, each started by the first test that
 // wants it and shared by those that follow.
-var engines = func() map[string]*engine {
-	all := make(map[string]*engine)
-	for _, name := range browser.Engines {
-		all[name] = &engine{name: name}
-	}
-	return all
-}()
-
-type engine struct {
-	name  string
-	start sync.Once
-	b     browser.Browser
-	err   error
-}
-
-func (e *engine) browser() (browser.Browser, error) {
-	e.start.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		e.b, e.err = browser.Start(ctx, e.name)
-	})
-	return e.b, e.err
-}
-
-func (e *engine) close() {
-	if e.b != nil {
-		e.b.Close()
-	}
-}
+var engines = browser.SharedEngines()
 
 // each runs test in every engine, all at once, with a new tab for each.
 func each(t *testing.T, test func(t *testing.T, p *page)) {
@@ -79,7 +48,7 @@ func each(t *testing.T, test func(t *testing.T, p *page)) {
 	for _, name := range browser.Engines {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b, err := engines[name].browser()
+			b, err := engines[name].Browser()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,39 +25,15 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 func run(m *testing.M) int {
 	defer func() {
 		for _, e := range engines {
-			if e.b != nil {
-				_ = e.b.Close() // the run is over
-			}
+			e.Close()
 		}
 	}()
 	return m.Run()
 }
 
 // engines are the browsers of this run, each started by the first test that
-// wants it.
-var engines = func() map[string]*engine {
-	all := make(map[string]*engine)
-	for _, name := range browser.Engines {
-		all[name] = &engine{name: name}
-	}
-	return all
-}()
-
-type engine struct {
-	name  string
-	start sync.Once
-	b     browser.Browser
-	err   error
-}
-
-func (e *engine) browser() (browser.Browser, error) {
-	e.start.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		e.b, e.err = browser.Start(ctx, e.name)
-	})
-	return e.b, e.err
-}
+// wants it and shared by those that follow.
+var engines = browser.SharedEngines()
 
 // inBrowsers runs test in every engine, one after the other: two at once are
 // too slow for what clients take for a lost connection.
@@ -66,7 +41,7 @@ func inBrowsers(t *testing.T, test func(t *testing.T, open func(url string) *pla
 	needed(t)
 	for _, name := range browser.Engines {
 		t.Run(name, func(t *testing.T) {
-			b, err := engines[name].browser()
+			b, err := engines[name].Browser()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -277,7 +252,7 @@ func TestBrowserExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := engines["chromium"].browser()
+	b, err := engines["chromium"].Browser()
 	if err != nil {
 		t.Fatal(err)
 	}
