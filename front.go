@@ -76,7 +76,7 @@ func (h *Hub) mount() string { return strings.TrimSuffix(cmp.Or(h.opts.Path, "/c
 // not as plain as most, or wrong: it is then served, or refused, by ServeHTTP.
 func (h *Hub) plan(r *http.Request, polls *pump.Kind) *front.Plan {
 	header := http.Header{}
-	if len(h.opts.TrustedProxies) > 0 && (r.Header["X-Forwarded-For"] != nil || r.Header["Forwarded"] != nil) {
+	if len(h.opts.TrustedProxies) > 0 && forwards(r) {
 		return nil // it is a proxy's, and each may be another client's
 	}
 	if h.opts.Authorizer != nil && h.rememberer == nil || h.begin(header, r) != nil {
@@ -190,7 +190,7 @@ func (h *Hub) frontEnd(r *http.Request) OpenPoll {
 // planPoll has requests answered by the polls of a front end.
 func (h *Hub) planPoll(r *http.Request, header http.Header, open OpenPoll, next *pump.Kind) *front.Plan {
 	allowCredentials(header)
-	proxied := r.Header["X-Forwarded-For"] != nil || r.Header["Forwarded"] != nil || r.Header["Via"] != nil
+	proxied := Proxied(r)
 	lines := map[string]string{} // of the response, by its content type
 	return &front.Plan{Join: func(c *pump.Conn, r *front.Request) bool {
 		connection := ""

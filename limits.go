@@ -31,7 +31,7 @@ func limited(a netip.Addr) netip.Addr {
 // has passed on, and does not say truly for whom, has not come from this machine.
 func (h *Hub) limitedAddress(r *http.Request) netip.Addr {
 	a := h.clientAddress(r)
-	if a.IsLoopback() && len(h.proxies) > 0 && (r.Header["X-Forwarded-For"] != nil || r.Header["Forwarded"] != nil) {
+	if a.IsLoopback() && len(h.proxies) > 0 && forwards(r) {
 		return a
 	}
 	return limited(a)

@@ -46,6 +46,15 @@ func (h *Hub) clientAddress(r *http.Request) netip.Addr {
 	return h.proxies.client(peer.Addr().Unmap().WithZone(""), r.Header)
 }
 
+// forwards tells whether a request says for whom a proxy has passed it on.
+func forwards(r *http.Request) bool {
+	return r.Header["X-Forwarded-For"] != nil || r.Header["Forwarded"] != nil
+}
+
+// Proxied tells whether a request says that a proxy has passed it on: then its
+// connection may be one for many clients.
+func Proxied(r *http.Request) bool { return forwards(r) || r.Header["Via"] != nil }
+
 // secure tells whether a request's client came by TLS, here or to a trusted
 // proxy.
 func (h *Hub) secure(r *http.Request) bool {

@@ -54,7 +54,7 @@ func (s *Session) hold(w http.ResponseWriter, r *http.Request, client *halley.Cl
 
 // begin makes a connect the one that the session holds.
 func (s *Session) begin(r *http.Request, c *connect, timeout time.Duration, contentType string) error {
-	if r.Header["X-Forwarded-For"] == nil && r.Header["Forwarded"] == nil && r.Header["Via"] == nil {
+	if !halley.Proxied(r) {
 		c.remote = r.RemoteAddr
 	}
 	s.mu.Lock()
