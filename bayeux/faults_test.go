@@ -331,15 +331,13 @@ func TestToldToWait(t *testing.T) {
 	}
 }
 
-// brokenWriter is a response that cannot be parked, nor written.
-type brokenWriter struct{ w http.ResponseWriter }
+// wrapped is the header of requests whose responses newWrapped's handler wraps.
+const wrapped = "X-Wrapped: 1"
 
-func (b brokenWriter) Header() http.Header     { return b.w.Header() }
-func (b brokenWriter) WriteHeader(status int)  { b.w.WriteHeader(status) }
-func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("connection reset") }
-
-// A reply that could not be written is made again, where it was not parked too.
-func TestWriteFails(t *testing.T) {
+// newWrapped is a world with a handler around that puts something between some
+// requests and their responses.
+func newWrapped(t *testing.T, wrap func(http.ResponseWriter) http.ResponseWriter) *world {
+	t.Helper()
 	log, err := memory.New(memory.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -353,18 +351,29 @@ func TestWriteFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("X-Bad") != "" {
-			w = brokenWriter{w}
+		if r.Header.Get("X-Wrapped") != "" {
+			w = wrap(w)
 		}
 		handler.ServeHTTP(w, r)
 	}))
-	t.Cleanup(func() { _ = handler.Close(); hub.Close(); server.Close() })
-	w := &world{t: t, hub: hub, handler: handler, mount: server.URL}
+	t.Cleanup(func() { _ = handler.Close(); hub.Close(); server.CloseClientConnections(); server.Close() })
+	return &world{t: t, hub: hub, handler: handler, mount: server.URL}
+}
+
+// brokenWriter is a response that cannot be parked, nor written.
+type brokenWriter struct{ w http.ResponseWriter }
+
+func (b brokenWriter) Header() http.Header     { return b.w.Header() }
+func (b brokenWriter) WriteHeader(status int)  { b.w.WriteHeader(status) }
+func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("connection reset") }
+
+// A reply that could not be written is made again, where it was not parked too.
+func TestWriteFails(t *testing.T) {
+	w := newWrapped(t, func(w http.ResponseWriter) http.ResponseWriter { return brokenWriter{w} })
 	id := w.handshake("")
 	w.subscribe(id, "/a")
 	w.publish("a", 1)
-	_, err = w.try(t.Context(), connectBody(id, `,"id":"1"`), "X-Bad: 1")
-	if err == nil {
+	if _, err := w.try(t.Context(), connectBody(id, `,"id":"1"`), wrapped); err == nil {
 		t.Fatal("it was written")
 	}
 	if messages, _ := w.connect(id, `,"id":"2","advice":{"timeout":300}`); !same(data(messages), []any{1}) {
@@ -386,29 +395,11 @@ func (s slowHijack) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // The hub can be closed while a connect is taken over.
 func TestCloseWhileHolding(t *testing.T) {
-	log, err := memory.New(memory.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	hub, err := halley.New(log, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	handler, err := bayeux.New(hub, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	entered, goOn := make(chan bool), make(chan bool)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("X-Slow") != "" {
-			w = slowHijack{w, entered, goOn}
-		}
-		handler.ServeHTTP(w, r)
-	}))
-	w := &world{t: t, hub: hub, handler: handler, mount: server.URL}
+	w := newWrapped(t, func(w http.ResponseWriter) http.ResponseWriter { return slowHijack{w, entered, goOn} })
 	id := w.handshake("")
 	w.subscribe(id, "/a")
-	go func() { _, _ = w.try(context.Background(), connectBody(id, ""), "X-Slow: 1") }()
+	go func() { _, _ = w.try(context.Background(), connectBody(id, ""), wrapped) }()
 	<-entered
 	subscribed := make(chan bool)
 	go func() {
@@ -417,7 +408,7 @@ func TestCloseWhileHolding(t *testing.T) {
 	}()
 	time.Sleep(100 * time.Millisecond) // it waits for Poll.mu and has Session.mu
 	closed := make(chan bool)
-	go func() { hub.Close(); close(closed) }()
+	go func() { w.hub.Close(); close(closed) }()
 	time.Sleep(100 * time.Millisecond)
 	goOn <- true
 	for name, c := range map[string]chan bool{"hub.Close": closed, "subscribe": subscribed} {

@@ -384,15 +384,25 @@ func channels(m *message, max int) (names []string, fail string) {
 	return names, ""
 }
 
-// subscribe adds channels to a session, or none of them ("Subscribe").
-func (x *exchange) subscribe(m *message) {
+// named returns what session returns, and the channels that a message names. It
+// replies if there is something wrong with either.
+func (x *exchange) named(m *message) (*Session, *halley.Client, []string) {
 	s, client := x.session(m)
 	if s == nil {
-		return
+		return nil, nil, nil
 	}
 	names, fail := channels(m, x.handler.options.MaxSubscriptions)
 	if fail != "" {
 		x.refuse(m, fail, "")
+		return nil, nil, nil
+	}
+	return s, client, names
+}
+
+// subscribe adds channels to a session, or none of them ("Subscribe").
+func (x *exchange) subscribe(m *message) {
+	s, client, names := x.named(m)
+	if s == nil {
 		return
 	}
 	if err := client.CheckSubscribe(names...); err != nil {
@@ -509,13 +519,8 @@ func (x *exchange) replayFrom(name, text string, end halley.Cursor) (from halley
 
 // unsubscribe removes channels ("Unsubscribe").
 func (x *exchange) unsubscribe(m *message) {
-	s, _ := x.session(m)
+	s, _, names := x.named(m)
 	if s == nil {
-		return
-	}
-	names, fail := channels(m, x.handler.options.MaxSubscriptions)
-	if fail != "" {
-		x.refuse(m, fail, "")
 		return
 	}
 	s.mu.Lock()
