@@ -289,6 +289,7 @@ func (x *exchange) doConnect(m *message) {
 	}
 	s.mu.Lock()
 	idle := h.isIdle(s)
+	streams := s.held != nil && s.held.stream
 	if s.held != nil {
 		h.browserLeft(s.held) // this one takes its place
 	}
@@ -314,9 +315,6 @@ func (x *exchange) doConnect(m *message) {
 	if !x.alone {
 		x.timeout = 0 // the other replies are waited for
 	}
-	s.mu.Lock()
-	streams := s.held != nil && s.held.stream
-	s.mu.Unlock()
 	switch {
 	case x.timeout == 0 && streams:
 		// Faye sends such a one while its stream is opened: that goes on.
