@@ -173,7 +173,9 @@ func (p *publisher) send(ctx context.Context, r *publish) bool {
 			p.t.Errorf("publish %s was stored at %d and is repeated at %d", r.key, r.first, first)
 			return true
 		case err == nil:
-			r.first = first
+			if r.first == 0 { // else it is done, and others read it
+				r.first = first
+			}
 			p.acks.add()
 			return true
 		case errors.As(err, &p.refused):
