@@ -71,7 +71,7 @@ func testFull(t *testing.T, end func(*server)) {
 	r, space := fill(t)
 	_, free := used(t, filepath.Dir(space))
 	for _, p := range r.publishers {
-		p.checkRefused()
+		checkRefused(r.T, p)
 	}
 	r.checkReaders()
 	acked := r.acked
@@ -86,7 +86,7 @@ func testFull(t *testing.T, end func(*server)) {
 	end(r.server)
 	r.goOn(space)
 	t.Logf("acknowledged %d until the disk was full, with %d bytes free, and %d afterwards: lost %d, doubled %d, out of order %d, epochs %d",
-		acked, free, r.acked-acked, r.ledger.lost, r.ledger.doubled, r.ledger.disordered, len(r.ledger.epochs))
+		acked, free, r.acked-acked, r.ledger.Lost, r.ledger.Doubled, r.ledger.Disordered, len(r.ledger.Epochs))
 }
 
 // fill returns a trial of a server whose disk is full: each publisher was
@@ -112,15 +112,15 @@ func (r *trial) goOn(space string) {
 	}
 	r.server.start()
 	for _, p := range r.publishers {
-		refused := p.refused.request
+		refused := p.Refused.Request
 		// It may have been stored. With a key, repeating it tells.
-		if p.refused = nil; refused.key == "" || p.send(r.Context(), refused) {
-			p.done = append(p.done, refused)
+		if p.Refused = nil; refused.Key == "" || p.Send(r.Context(), refused) {
+			p.Done(refused)
 		}
-		r.publishing.Go(func() { p.run(r.ctx, r.stop) })
+		r.publishing.Go(func() { p.Run(r.ctx, r.stop) })
 	}
 	select {
-	case <-r.acks.await(50):
+	case <-r.acks.Await(50):
 	case <-time.After(patience):
 		r.Fatal("publishers are not answered")
 	}
@@ -129,26 +129,26 @@ func (r *trial) goOn(space string) {
 
 // checkRefused wants a publisher to have been told that it may try again, and
 // to be told so again.
-func (p *publisher) checkRefused() {
-	p.t.Helper()
+func checkRefused(t *testing.T, p *crashtest.Publisher) {
+	t.Helper()
 	for range 2 {
-		r := p.refused
+		r := p.Refused
 		if r == nil {
-			p.t.Fatal("a publisher was not refused")
+			t.Fatal("a publisher was not refused")
 		}
 		var problem struct {
 			Status      int
 			Code, Title string
 		}
-		err := json.Unmarshal(r.body, &problem)
-		after, _ := strconv.Atoi(r.header.Get("Retry-After"))
-		if err != nil || r.status != 503 || problem.Status != 503 || problem.Code != "engine-unavailable" || problem.Title == "" ||
-			!strings.HasPrefix(r.header.Get("Content-Type"), "application/problem+json") || after < 1 || after > 3 {
-			p.t.Errorf("%v", r)
+		err := json.Unmarshal(r.Body, &problem)
+		after, _ := strconv.Atoi(r.Header.Get("Retry-After"))
+		if err != nil || r.Status != 503 || problem.Status != 503 || problem.Code != "engine-unavailable" || problem.Title == "" ||
+			!strings.HasPrefix(r.Header.Get("Content-Type"), "application/problem+json") || after < 1 || after > 3 {
+			t.Errorf("%v", r)
 		}
-		p.refused = nil
-		if p.send(p.t.Context(), r.request) {
-			p.t.Fatal("a full disk has taken a message")
+		p.Refused = nil
+		if p.Send(t.Context(), r.Request) {
+			t.Fatal("a full disk has taken a message")
 		}
 	}
 }
@@ -159,27 +159,27 @@ func (r *trial) checkReaders() {
 	r.Helper()
 	r.check()
 	for _, s := range r.subscribers {
-		s.finish(r.ledger)
-		s.awaitHeartbeat()
+		s.Finish(r.ledger)
+		awaitHeartbeat(r.T, s)
 	}
 	for _, transport := range comet.Transports {
 		s := newSubscriber(r.T, r.server, transport, r.start, "load/**")
 		ctx, cancel := context.WithCancel(r.Context())
-		r.subscribing.Go(func() { s.run(ctx) })
-		s.finish(r.ledger)
+		r.subscribing.Go(func() { s.Run(ctx) })
+		s.Finish(r.ledger)
 		cancel()
 	}
 }
 
 // awaitHeartbeat waits for a heartbeat that comes from now on. With polls it is
 // an answer.
-func (s *subscriber) awaitHeartbeat() {
-	s.t.Helper()
+func awaitHeartbeat(t *testing.T, s *crashtest.Subscriber) {
+	t.Helper()
 	for range 2 { // one may have come before
 		select {
-		case <-s.beats:
+		case <-s.Beats:
 		case <-time.After(patience):
-			s.t.Fatalf("%v: no heartbeats", s)
+			t.Fatalf("%v: no heartbeats", s)
 		}
 	}
 }
@@ -200,7 +200,7 @@ func TestLimit(t *testing.T) {
 	var publishing sync.WaitGroup
 	for i := range 8 {
 		random := rand.New(rand.NewPCG(rand.Uint64(), 0))
-		p := newPublisher(t, s, i, random, new(acks))
+		p := newPublisher(t, s, i, random, new(crashtest.Pulse))
 		publishing.Go(func() {
 			for {
 				data := make([]byte, 4<<10<<random.IntN(9))
@@ -210,8 +210,8 @@ func TestLimit(t *testing.T) {
 				for i := 0; i < len(data); i += 8 { // what nothing makes smaller
 					binary.NativeEndian.PutUint64(data[i:], random.Uint64())
 				}
-				r := &publish{query: url.Values{"channel": {fmt.Sprint("c/", random.IntN(100))}}, contentType: "image/png", body: data, names: make([]name, 1)}
-				first, err := p.attempt(t.Context(), r)
+				r := &crashtest.Publish{Query: url.Values{"channel": {fmt.Sprint("c/", random.IntN(100))}}, ContentType: "image/png", Body: data, Names: make([]crashtest.Name, 1)}
+				first, err := p.Attempt(t.Context(), r)
 				if err != nil {
 					t.Errorf("%v", err)
 					return
@@ -270,7 +270,7 @@ func TestStartOnFull(t *testing.T) {
 	_, err := r.server.process.Await(ctx, ready)
 	switch {
 	case err == nil:
-		r.ledger.read(false)
+		r.ledger.Read(false)
 		r.server.kill()
 	case ctx.Err() != nil: // It neither serves nor ends.
 		t.Error(err)

@@ -49,11 +49,11 @@ type trial struct {
 	random      *rand.Rand
 	server      *server
 	start       engine.Cursor
-	acks        acks
-	publishers  []*publisher
-	subscribers []*subscriber
-	ledger      *ledger
-	done        []*publish
+	acks        crashtest.Pulse
+	publishers  []*crashtest.Publisher
+	subscribers []*crashtest.Subscriber
+	ledger      *crashtest.Ledger
+	done        []*crashtest.Publish
 	acked       int
 	killed      int // how often the server was killed while it opened its log
 
@@ -79,7 +79,7 @@ func newTrialIn(t *testing.T, random *rand.Rand, dir string, flags ...string) *t
 	if r.start, err = engine.ParseCursor(info.Cursor); err != nil {
 		t.Fatal(err)
 	}
-	r.ledger = newLedger(t, r.server.client(), info.Cursor)
+	r.ledger = crashtest.NewLedger(t, r.server.client(), info.Cursor)
 	r.ctx, r.leave = context.WithCancel(t.Context())
 	t.Cleanup(func() {
 		r.leave()
@@ -89,7 +89,7 @@ func newTrialIn(t *testing.T, random *rand.Rand, dir string, flags ...string) *t
 	for i := range 12 {
 		p := newPublisher(t, r.server, i, random, &r.acks)
 		r.publishers = append(r.publishers, p)
-		r.publishing.Go(func() { p.run(r.ctx, r.stop) })
+		r.publishing.Go(func() { p.Run(r.ctx, r.stop) })
 	}
 	for _, transport := range comet.Transports {
 		r.subscribe(transport, "load/**")
@@ -101,14 +101,14 @@ func newTrialIn(t *testing.T, random *rand.Rand, dir string, flags ...string) *t
 func (r *trial) subscribe(transport comet.Transport, channels ...string) {
 	s := newSubscriber(r.T, r.server, transport, r.start, channels...)
 	r.subscribers = append(r.subscribers, s)
-	r.subscribing.Go(func() { s.run(r.ctx) })
+	r.subscribing.Go(func() { s.Run(r.ctx) })
 }
 
 // round lets the server work for a while, kills it and starts it again.
 func (r *trial) round() {
 	r.Helper()
 	select {
-	case <-r.acks.await(1 + r.random.IntN(300)):
+	case <-r.acks.Await(1 + r.random.IntN(300)):
 	case <-time.After(patience):
 		r.Fatalf("publishers are not answered; the server printed:\n%s", r.server.process.Output())
 	}
@@ -128,15 +128,15 @@ func (r *trial) round() {
 func (r *trial) check() {
 	r.Helper()
 	// Before history is read, so that it has what these were told of.
-	var done []*publish
+	var done []*crashtest.Publish
 	for _, p := range r.publishers {
-		done = append(done, p.take()...)
+		done = append(done, p.Take()...)
 	}
-	r.ledger.read(false)
+	r.ledger.Read(false)
 	for _, s := range r.subscribers {
-		s.check(r.ledger)
+		s.Check(r.ledger)
 	}
-	r.acked += r.ledger.check(done)
+	r.acked += r.ledger.Check(done)
 	r.done = append(r.done, done...)
 	if r.Failed() {
 		r.Fatal("not another round")
@@ -149,8 +149,8 @@ func (r *trial) stopPublishing() {
 	close(r.stop)
 	r.publishing.Wait()
 	for _, p := range r.publishers {
-		if p.refused != nil {
-			r.Error(p.refused)
+		if p.Refused != nil {
+			r.Error(p.Refused)
 		}
 	}
 }
@@ -162,15 +162,15 @@ func (r *trial) finish() {
 	r.stopPublishing()
 	r.check()
 	for _, s := range r.subscribers {
-		s.finish(r.ledger)
+		s.Finish(r.ledger)
 	}
-	whole := newLedger(r.T, r.server.client(), r.start.String())
-	whole.read(false)
-	if !slices.Equal(whole.entries, r.ledger.entries) {
-		r.ledger.lost++
-		r.Errorf("history has %d messages in the end, and had %d", len(whole.entries), len(r.ledger.entries))
+	whole := crashtest.NewLedger(r.T, r.server.client(), r.start.String())
+	whole.Read(false)
+	if !slices.Equal(whole.Entries, r.ledger.Entries) {
+		r.ledger.Lost++
+		r.Errorf("history has %d messages in the end, and had %d", len(whole.Entries), len(r.ledger.Entries))
 	}
-	if n := whole.check(r.done); n != r.acked {
+	if n := whole.Check(r.done); n != r.acked {
 		r.Errorf("%d messages were acknowledged, then %d", r.acked, n)
 	}
 	r.leave()
@@ -184,7 +184,7 @@ func (r *trial) finish() {
 func (r *trial) report(rounds int) {
 	resumed := make(map[string]int)
 	for _, s := range r.subscribers {
-		resumed[string(s.transport)] += s.opens - 1
+		resumed[string(s.Transport)] += s.Opens - 1
 	}
 	var list []string
 	for _, transport := range slices.Sorted(maps.Keys(resumed)) {
@@ -194,5 +194,5 @@ func (r *trial) report(rounds int) {
 		}
 	}
 	r.Logf("%d rounds, and %d kills while opening: acknowledged %d, lost %d, doubled %d, out of order %d, epochs %d; resumed: %s",
-		rounds, r.killed, r.acked, r.ledger.lost, r.ledger.doubled, r.ledger.disordered, len(r.ledger.epochs), strings.Join(list, ", "))
+		rounds, r.killed, r.acked, r.ledger.Lost, r.ledger.Doubled, r.ledger.Disordered, len(r.ledger.Epochs), strings.Join(list, ", "))
 }

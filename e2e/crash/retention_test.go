@@ -23,56 +23,56 @@ func TestKillRetention(t *testing.T) {
 	for _, transport := range comet.Transports {
 		s := newSubscriber(t, r.server, transport, r.start, "load/2", "load/deep/**")
 		r.subscribers = append(r.subscribers, s)
-		r.subscribing.Go(func() { s.comeAndGo(r.ctx, finish) })
+		r.subscribing.Go(func() { comeAndGo(r.ctx, t, s, finish) })
 	}
 	n := max(crashtest.Rounds(t, 12, 8)/4, 1)
 	for range n {
 		r.round()
-		r.ledger.read(true)
+		r.ledger.Read(true)
 	}
 	r.stopPublishing()
 	close(finish)
-	r.ledger.read(true)
+	r.ledger.Read(true)
 
-	known := make(map[uint64]name)
-	know := func(seq uint64, n name) {
+	known := make(map[uint64]crashtest.Name)
+	know := func(seq uint64, n crashtest.Name) {
 		if was, ok := known[seq]; ok && was != n {
-			r.ledger.doubled++
+			r.ledger.Doubled++
 			t.Errorf("%v is at %d, and so was %v", n, seq, was)
 		}
 		known[seq] = n
 	}
-	for _, e := range r.ledger.entries {
-		know(e.seq, e.name)
+	for _, e := range r.ledger.Entries {
+		know(e.Seq, e.Name)
 	}
 	for _, p := range r.publishers {
-		for _, done := range p.take() {
-			for i, n := range done.names {
-				if done.first > 0 {
-					know(done.first+uint64(i), n)
+		for _, done := range p.Take() {
+			for i, n := range done.Names {
+				if done.First > 0 {
+					know(done.First+uint64(i), n)
 					r.acked++
 				}
 			}
 		}
 	}
 	for _, s := range r.subscribers {
-		s.awaitEnd(r.ledger)
-		for _, e := range s.got {
-			know(e.seq, e.name)
+		s.AwaitEnd(r.ledger)
+		for _, e := range s.Got {
+			know(e.Seq, e.Name)
 		}
 	}
 	r.checkKept(known, keep)
-	at := make(map[name]uint64)
+	at := make(map[crashtest.Name]uint64)
 	for seq, n := range known {
 		if at[n] != 0 {
-			r.ledger.doubled++
+			r.ledger.Doubled++
 			t.Errorf("%v is at %d and at %d", n, at[n], seq)
 		}
 		at[n] = seq
 	}
 	told := 0
 	for _, s := range r.subscribers {
-		told += s.checkGaps(r.ledger, known)
+		told += checkGaps(t, s, r.ledger, known)
 	}
 	r.leave()
 	r.subscribing.Wait()
@@ -82,7 +82,7 @@ func TestKillRetention(t *testing.T) {
 	gaps := make(map[comet.Transport]int)
 	var list []string
 	for _, s := range r.subscribers {
-		gaps[s.transport] += len(s.gaps)
+		gaps[s.Transport] += len(s.Gaps)
 	}
 	for _, transport := range comet.Transports {
 		if gaps[transport] == 0 {
@@ -96,20 +96,20 @@ func TestKillRetention(t *testing.T) {
 }
 
 // checkKept wants the newest of each channel to be in the log.
-func (r *trial) checkKept(known map[uint64]name, keep int) {
+func (r *trial) checkKept(known map[uint64]crashtest.Name, keep int) {
 	r.Helper()
-	kept := newLedger(r.T, r.server.client(), "earliest")
-	kept.read(true)
+	kept := crashtest.NewLedger(r.T, r.server.client(), "earliest")
+	kept.Read(true)
 	newest := make(map[string][]uint64)
 	for seq, n := range known {
-		newest[n.channel] = append(newest[n.channel], seq)
+		newest[n.Channel] = append(newest[n.Channel], seq)
 	}
 	for channel, seqs := range newest {
 		slices.Sort(seqs)
 		for _, seq := range seqs[max(0, len(seqs)-keep):] {
-			if kept.at[known[seq]] != seq {
-				r.ledger.lost++
-				r.Errorf("%v at %d is one of the newest of %s, and is at %d", known[seq], seq, channel, kept.at[known[seq]])
+			if kept.At[known[seq]] != seq {
+				r.ledger.Lost++
+				r.Errorf("%v at %d is one of the newest of %s, and is at %d", known[seq], seq, channel, kept.At[known[seq]])
 			}
 		}
 	}
@@ -117,19 +117,19 @@ func (r *trial) checkKept(known map[uint64]name, keep int) {
 
 // comeAndGo subscribes for a few messages at a time, and then stays away until
 // some are gone, until finish is closed.
-func (s *subscriber) comeAndGo(ctx context.Context, finish <-chan struct{}) {
-	defer s.client.HTTPClient.CloseIdleConnections()
-	for ; ctx.Err() == nil; s.miss(ctx, finish) {
+func comeAndGo(ctx context.Context, t *testing.T, s *crashtest.Subscriber, finish <-chan struct{}) {
+	defer s.Client.HTTPClient.CloseIdleConnections()
+	for ; ctx.Err() == nil; miss(ctx, s, finish) {
 		messages := 0
-		for e, err := range s.client.Subscribe(ctx, s.options()) {
+		for e, err := range s.Client.Subscribe(ctx, s.Options()) {
 			if ctx.Err() != nil {
 				return
 			}
 			if err != nil {
-				s.t.Errorf("%v: %v", s, err)
+				t.Errorf("%v: %v", s, err)
 				return
 			}
-			s.take(ctx, e)
+			s.Take(ctx, e)
 			if e.Control == "" {
 				messages++
 			}
@@ -142,9 +142,9 @@ func (s *subscriber) comeAndGo(ctx context.Context, finish <-chan struct{}) {
 
 // miss waits until history has a gap after the cursor, or finish is closed. A
 // kill may take back what was removed, and the gap with it.
-func (s *subscriber) miss(ctx context.Context, finish <-chan struct{}) {
+func miss(ctx context.Context, s *crashtest.Subscriber, finish <-chan struct{}) {
 	for ctx.Err() == nil && !isClosed(finish) {
-		page, err := s.client.History(ctx, comet.Query{Channels: s.channels, Cursor: s.options().Cursor, Limit: 1})
+		page, err := s.Client.History(ctx, comet.Query{Channels: s.Channels, Cursor: s.Options().Cursor, Limit: 1})
 		if err == nil && page.Gap {
 			return
 		}
@@ -167,25 +167,25 @@ func isClosed(c <-chan struct{}) bool {
 
 // checkGaps wants each message of the subscriber's channels to have come, or to
 // be covered by a gap. It returns how many are.
-func (s *subscriber) checkGaps(l *ledger, known map[uint64]name) (told int) {
-	s.t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func checkGaps(t *testing.T, s *crashtest.Subscriber, l *crashtest.Ledger, known map[uint64]crashtest.Name) (told int) {
+	t.Helper()
+	s.Lock()
+	defer s.Unlock()
 	came := make(map[uint64]bool)
-	for _, e := range s.got {
-		came[e.seq] = true
-		if !s.wants(e.name.channel) {
-			s.t.Errorf("%v: got %v", s, e)
+	for _, e := range s.Got {
+		came[e.Seq] = true
+		if !s.Wants(e.Name.Channel) {
+			t.Errorf("%v: got %v", s, e)
 		}
 	}
 	for seq, n := range known {
-		if came[seq] || !s.wants(n.channel) || seq > s.cursor.Seq {
+		if came[seq] || !s.Wants(n.Channel) || seq > s.Cursor.Seq {
 			continue
 		}
 		told++
-		if !slices.ContainsFunc(s.gaps, func(g gap) bool { return g.from < seq && seq <= g.to }) {
-			l.lost++
-			s.t.Errorf("%v: %v at %d did not come, and no gap was told; gaps %v", s, n, seq, s.gaps)
+		if !slices.ContainsFunc(s.Gaps, func(g crashtest.Gap) bool { return g.From < seq && seq <= g.To }) {
+			l.Lost++
+			t.Errorf("%v: %v at %d did not come, and no gap was told; gaps %v", s, n, seq, s.Gaps)
 		}
 	}
 	return told

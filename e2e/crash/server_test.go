@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -17,6 +16,8 @@ import (
 
 	"github.com/halley-comet/halley/comet"
 	"github.com/halley-comet/halley/e2e/process"
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/internal/crashtest"
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -34,21 +35,10 @@ func run(m *testing.M) int {
 // scratch is a directory of this run.
 var scratch string
 
-// halley is the path of the command. Under the race detector it has one too.
-var halley = sync.OnceValues(func() (string, error) {
-	if built := os.Getenv("HALLEY_BINARY"); built != "" {
-		return built, nil
-	}
-	program := filepath.Join(scratch, "halley")
-	build := exec.Command("go", "build", "-race="+strconv.FormatBool(raceDetector), "-o", program, "github.com/halley-comet/halley/cmd/halley")
-	if output, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", build, err, output)
-	}
-	return program, nil
-})
+// halley is the path of the command.
+var halley = sync.OnceValues(func() (string, error) { return crashtest.Halley(scratch) })
 
-// patience is for what happens at once unless something is wrong.
-const patience = 2 * time.Minute
+const patience = crashtest.Patience
 
 // A server is a `halley serve` that is killed and started again, on one
 // address and one directory.
@@ -87,7 +77,22 @@ func freeAddress(t *testing.T) string {
 }
 
 func (s *server) client() *comet.Client {
-	return &comet.Client{URL: "http://" + s.address + "/comet", Attempts: 1000, Backoff: comet.Backoff{Min: 5 * time.Millisecond, Max: 50 * time.Millisecond}}
+	return &comet.Client{URL: s.mount(), Attempts: 1000, Backoff: comet.Backoff{Min: 5 * time.Millisecond, Max: 50 * time.Millisecond}}
+}
+
+// mount is where the server speaks the protocol.
+func (s *server) mount() string { return "http://" + s.address + "/comet" }
+
+// newPublisher returns a publisher to the server.
+func newPublisher(t *testing.T, s *server, number int, random *rand.Rand, acks *crashtest.Pulse) *crashtest.Publisher {
+	return crashtest.NewPublisher(t, number, random, acks, s.mount())
+}
+
+// newSubscriber returns a subscriber of the server, with connections of its own.
+func newSubscriber(t *testing.T, s *server, transport comet.Transport, start engine.Cursor, channels ...string) *crashtest.Subscriber {
+	client := s.client()
+	client.HTTPClient = &http.Client{Transport: &http.Transport{}}
+	return crashtest.NewSubscriber(t, client, transport, start, channels...)
 }
 
 // launch starts the server, and does not wait until it is ready.

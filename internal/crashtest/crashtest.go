@@ -1,5 +1,7 @@
 // Package crashtest has what tests of crashes share: how many rounds they go,
-// and random numbers that can be had again. script/crash sets both.
+// and random numbers that can be had again, which script/crash sets both; and
+// publishers and subscribers that note what they see, and a ledger that it is
+// compared with.
 package crashtest
 
 import (
@@ -7,7 +9,11 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 )
+
+// Patience is for what happens at once unless something is wrong.
+const Patience = 2 * time.Minute
 
 // Rounds returns how many rounds a test goes: HALLEY_CRASH_ROUNDS if that is
 // set, else n, or few with -short.

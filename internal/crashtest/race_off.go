@@ -1,5 +1,5 @@
 //go:build !race
 
-package crash
+package crashtest
 
 const raceDetector = false
