@@ -20,6 +20,9 @@ func (l *Log) append(ctx context.Context, b engine.Batch, timed bool) (engine.Re
 	if l.isClosed() {
 		return engine.Receipt{}, engine.ErrClosed
 	}
+	if l.opts.Follow != "" {
+		return engine.Receipt{}, fmt.Errorf("disk: %w: a replica takes messages of the log that it follows", engine.ErrUnavailable)
+	}
 	if err := ctx.Err(); err != nil {
 		return engine.Receipt{}, err
 	}
@@ -38,6 +41,11 @@ func (l *Log) append(ctx context.Context, b engine.Batch, timed bool) (engine.Re
 	if !l.queue.add(r) {
 		return engine.Receipt{}, engine.ErrClosed
 	}
+	return l.await(ctx, r)
+}
+
+// await returns the answer to a request that is in the queue.
+func (l *Log) await(ctx context.Context, r *request) (engine.Receipt, error) {
 	select {
 	case a := <-r.answer:
 		l.reuse(r)
@@ -77,7 +85,9 @@ type request struct {
 	encoded  []byte // which the bodies are parts of
 	key      string
 	digest   [32]byte
-	timed    bool // the messages keep their times
+	timed    bool   // the messages keep their times
+	first    uint64 // a replica's: where the first message has its place
+	mark     uint64 // and the mark of the last
 	cost     int64
 	answer   chan answer // with room for the one there is
 }
@@ -90,6 +100,7 @@ func (l *Log) reuse(r *request) {
 	}
 	clear(r.messages)
 	r.messages, r.bodies, r.encoded, r.key, r.cost = r.messages[:0], r.bodies[:0], r.encoded[:0], "", 0
+	r.first, r.mark = 0, 0
 	l.requests.Put(r)
 }
 

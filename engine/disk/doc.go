@@ -51,6 +51,8 @@
 //	                                       listed 8
 //	0x01 "rules"                           a digest of the retention rules that
 //	                                       all channels were last looked at for
+//	0x01 "follow"                          in a replica: the mark of its newest
+//	                                       message, 8
 //	0x02 seq 8                             a message: see record.go
 //	0x03 kind 1 name 0x00 seq 8            an entry of a list; seq is the last
 //	                                       of its group

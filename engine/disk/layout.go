@@ -27,6 +27,7 @@ var (
 	sessionKey = []byte("\x01session")
 	stateKey   = []byte("\x01state")
 	rulesKey   = []byte("\x01rules")
+	followKey  = []byte("\x01follow")
 )
 
 func appendUint64(dst []byte, v uint64) []byte { return binary.BigEndian.AppendUint64(dst, v) }

@@ -27,6 +27,9 @@ var (
 	// ErrCorrupt means that a checksum or the structure of what was stored is
 	// wrong. Reading may return it too, wrapped with engine.ErrUnavailable.
 	ErrCorrupt = errors.New("corrupt")
+	// ErrNotReplica means that the directory holds a log of its own, which is
+	// not to be taken for a replica. It was not changed.
+	ErrNotReplica = errors.New("a log of its own, not a replica")
 )
 
 // A Log is an engine.Engine on disk.
@@ -42,11 +45,14 @@ type Log struct {
 	// What Open found.
 	opened Opened
 	last   session // the record of the session before
-	fault  fault
-	tail   tail
-	end    atomic.Uint64 // stored under tail.mu, after its message was pushed
-	bell   bell.Bell     // rung after end has moved
-	queue  queue
+	// Whether it was a replica. What it is now is in opts.
+	replica bool
+	mark    atomic.Uint64 // a replica's, of End
+	fault   fault
+	tail    tail
+	end     atomic.Uint64 // stored under tail.mu, after its message was pushed
+	bell    bell.Bell     // rung after end has moved
+	queue   queue
 	// Those that are answered. Each log has its own: their channels may be of a
 	// bubble of testing/synctest.
 	requests sync.Pool

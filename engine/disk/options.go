@@ -88,6 +88,14 @@ type Options struct {
 	// by itself where sequences could be given out twice: see [Opened].
 	NewEpoch bool
 
+	// Follow makes the log a replica of another, and is the epoch of that one.
+	// Its messages come by [Log.Follow], with their positions and times; Append
+	// is refused. What a directory holds of another epoch is removed. Nothing
+	// begins an epoch by itself then, since a replica that has lost its newest
+	// messages is still a part of the log that it follows: whoever follows that
+	// looks at [Log.Followed] first.
+	Follow string
+
 	fs     vfs.FS        // nil means the operating system's
 	bootID func() string // nil means the kernel's
 	// What tells a directory from its copies; nil means dirIdentity.
@@ -137,6 +145,12 @@ func (o Options) withDefaults() (Options, error) {
 		if f.value < 0 {
 			return o, fmt.Errorf("disk: Options.%s: %w: %d is negative", f.name, engine.ErrInvalid, f.value)
 		}
+	}
+	if o.Follow != "" && !engine.ValidEpoch(o.Follow) {
+		return o, fmt.Errorf("disk: Options.Follow: %w: epoch %.40q", engine.ErrInvalid, o.Follow)
+	}
+	if o.Follow != "" && o.NewEpoch {
+		return o, fmt.Errorf("disk: Options.NewEpoch: %w: the epoch is that of the log that is followed", engine.ErrInvalid)
 	}
 	if o.Retention == (engine.Retention{}) {
 		o.Retention = engine.Retention{Count: defaultCount, Bytes: defaultBytes}

@@ -121,13 +121,13 @@ func (l *Log) readDisk(ctx context.Context, q *engine.Query) (engine.Page, error
 			if len(it.Value()) != 8 {
 				return page, corrupt("trim record of %s: %x", c, it.Value())
 			}
-			removed = lastUint64(it.Value())
+			last := lastUint64(it.Value())
+			// More may be gone than the record tells: it was dropped for a while, or
+			// a replica never had it.
+			removed = max(last, s.floor)
 			if kind == engine.Exact {
 				// A channel loses its oldest first.
-				low = max(low, removed+1)
-			} else {
-				// Removed since the list's record was dropped.
-				removed = max(removed, s.floor)
+				low = max(low, last+1)
 			}
 		}
 		trimmed = max(trimmed, min(removed, end))

@@ -86,8 +86,19 @@ func (l *Log) recall() error {
 	epoch, err1 := l.get(epochKey)
 	last, err2 := l.get(sessionKey)
 	counts, err3 := l.get(stateKey)
-	if err := errors.Join(err1, err2, err3); err != nil {
+	mark, err4 := l.get(followKey)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return err
+	}
+	if mark != nil && len(mark) != 8 {
+		return corrupt("follow %x", mark)
+	}
+	if l.replica = mark != nil; l.replica {
+		l.writer.mark = binary.BigEndian.Uint64(mark)
+		l.mark.Store(l.writer.mark)
+	}
+	if l.opts.Follow != "" && !l.replica {
+		return ErrNotReplica
 	}
 	if !engine.ValidEpoch(string(epoch)) || !l.last.decode(last) || !l.writer.state.decode(counts) {
 		return corrupt("epoch %q, session %q, state %q", epoch, last, counts)
@@ -118,14 +129,25 @@ func (l *Log) wantEmpty() error {
 // begin finds the epoch, and records that the log is open.
 func (l *Log) begin() error {
 	s := session{fsync: l.opts.Fsync, boot: l.opts.bootID(), place: l.opts.identity(l.dir)}
-	if l.opened.New {
+	fresh := l.opened.New
+	switch {
+	case l.opts.Follow != "":
+		if l.opts.Follow == l.epoch {
+			break
+		}
+		if !fresh {
+			l.opened.NewEpoch = "the log that it follows has another"
+		}
+		l.epoch, l.writer.state, l.writer.mark, fresh = l.opts.Follow, state{}, 0, true
+		l.mark.Store(0)
+	case fresh:
 		l.epoch = engine.NewEpoch()
-		return l.record(s, true)
+	default:
+		if why := l.newEpoch(s); why != "" {
+			l.epoch, l.opened.NewEpoch = engine.NewEpoch(), why
+		}
 	}
-	if why := l.newEpoch(s); why != "" {
-		l.epoch, l.opened.NewEpoch = engine.NewEpoch(), why
-	}
-	if err := l.record(s, false); err != nil || l.last.ended != copied {
+	if err := l.record(s, fresh); err != nil || l.last.ended != copied {
 		return err
 	}
 	return unmarkCopy(l.opts.fs, l.dir)
@@ -137,6 +159,8 @@ func (l *Log) newEpoch(now session) string {
 	switch {
 	case l.opts.NewEpoch:
 		return "asked for"
+	case l.replica:
+		return "a replica that follows no more"
 	case l.last.ended == copied:
 		return "a backup"
 	case now.place != l.last.place && now.place != "" && l.last.place != "":
@@ -147,10 +171,19 @@ func (l *Log) newEpoch(now session) string {
 	return ""
 }
 
-// record writes what begin has found, and syncs it.
+// record writes what begin has found, and syncs it. A fresh log has nothing of
+// what was there before.
 func (l *Log) record(s session, fresh bool) error {
 	l.format = formatVersion
 	b := l.db.NewBatch()
+	if fresh {
+		b.DeleteRange([]byte{messageKeys}, []byte{fullKeys + 1}, nil)
+	}
+	if l.opts.Follow != "" {
+		b.Set(followKey, appendUint64(nil, l.writer.mark), nil)
+	} else {
+		b.Delete(followKey, nil)
+	}
 	b.Set(formatKey, binary.BigEndian.AppendUint32(nil, formatVersion), nil)
 	b.Set(epochKey, []byte(l.epoch), nil)
 	b.Set(sessionKey, s.encode(), nil)

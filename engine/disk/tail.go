@@ -199,15 +199,22 @@ func (t *tail) from(seq, end uint64) bool {
 }
 
 // publish makes stored messages visible, with which all up to listed are in
-// their lists.
-func (l *Log) publish(messages []stored, listed uint64) {
-	l.tail.mu.Lock()
-	l.tail.listed = listed
+// their lists, and the log ends at end.
+func (l *Log) publish(messages []stored, listed, end uint64) {
+	t := &l.tail
+	t.mu.Lock()
+	t.listed = listed
 	for _, m := range messages {
-		l.tail.push(m.Message, l.opts.TailBytes)
+		if m.ID.Seq != t.next {
+			t.begin(m.ID.Seq)
+		}
+		t.push(m.Message, l.opts.TailBytes)
 	}
-	l.end.Store(l.tail.next - 1)
-	l.tail.mu.Unlock()
+	if end != t.next-1 {
+		t.begin(end + 1)
+	}
+	l.end.Store(end)
+	t.mu.Unlock()
 	l.bell.Ring()
 }
 

@@ -16,6 +16,7 @@ import (
 // the log stops and it is used no more.
 type writer struct {
 	state
+	mark      uint64 // of a replica: see Part
 	channels  channels
 	ages      []*ageQueue
 	keys      expiry
@@ -210,10 +211,14 @@ func (l *Log) gather(requests []*request, timer *time.Timer) []*request {
 // A commit is what one batch of Pebble's stores.
 type commit struct {
 	batch    *pebble.Batch // nil if the requests were all stored before
+	before   uint64        // the end of the log before it
 	stored   []stored
 	requests []*request
 	answers  []answer
-	state    state // with it
+	state    state                 // with it
+	keys     map[keyHash]storedKey // that it stores
+	jumps    bool                  // a replica's: positions are left out
+	mark     uint64                // a replica's
 }
 
 func (c *commit) answer() {
@@ -243,10 +248,10 @@ func (l *Log) store(requests []*request) {
 		bytes += r.cost
 	}
 	w.unpaced += bytes
-	c.batch = l.db.NewBatchWithSize(int(bytes))
+	c.batch, c.before = l.db.NewBatchWithSize(int(bytes)), w.end
 	err := l.assign(c)
 	if err == nil {
-		err = l.put(c.batch, c.stored)
+		err = l.put(c)
 	}
 	if err != nil {
 		l.fault.set(err)
@@ -254,12 +259,15 @@ func (l *Log) store(requests []*request) {
 		c.fail(l.unavailable())
 		return
 	}
-	if w.stored = len(c.stored); w.stored == 0 {
+	if w.stored = len(c.stored); w.stored == 0 && !c.jumps {
 		c.batch.Close()
 		c.batch = nil
 	} else {
 		c.batch.Set(stateKey, w.state.append(nil), nil)
-		c.state = w.state
+		if l.opts.Follow != "" {
+			c.batch.Set(followKey, appendUint64(w.key[:0], w.mark), nil)
+		}
+		c.state, c.mark = w.state, w.mark
 		if err := l.apply(c.batch); err != nil {
 			c.fail(l.unavailable())
 			return
@@ -281,7 +289,8 @@ func (l *Log) acknowledge() {
 		}
 		if c.batch != nil && err == nil {
 			l.kept.set(&c.state)
-			l.publish(c.stored, c.state.listed)
+			l.mark.Store(c.mark)
+			l.publish(c.stored, c.state.listed, c.state.end)
 		}
 		l.inFlight.Add(-int64(len(c.requests)))
 		if err != nil {
@@ -308,13 +317,18 @@ type stored struct {
 func (l *Log) assign(c *commit) error {
 	w := &l.writer
 	now := time.Now().UnixMilli()
-	var fresh map[keyHash]storedKey // keys of this batch
 	for i, r := range c.requests {
+		if r.first != 0 {
+			if err := l.assignFollowed(c, r); err != nil {
+				return err
+			}
+			continue
+		}
 		var hash keyHash
 		known := false // before, and its window is over
 		if r.key != "" {
 			hash = hashKey(r.key)
-			k, ok, err := l.findKey(hash, fresh)
+			k, ok, err := l.findKey(hash, c.keys)
 			switch {
 			case err != nil:
 				return err
@@ -342,31 +356,48 @@ func (l *Log) assign(c *commit) error {
 		}
 		if r.key != "" {
 			k := storedKey{r.digest, first, uint32(len(r.messages)), w.time}
-			if fresh == nil {
-				fresh = make(map[keyHash]storedKey)
-			}
-			fresh[hash] = k
-			l.putKey(c.batch, hash, k)
-			if !known {
-				w.state.keys++
-			}
+			l.rememberKey(c, hash, k, known)
 		}
 		c.answers[i].receipt = engine.Receipt{First: l.cursor(first), Count: len(r.messages), Time: w.time}
 	}
 	return nil
 }
 
+// rememberKey writes what was stored under a key, which may have been known
+// before.
+func (l *Log) rememberKey(c *commit, hash keyHash, k storedKey, known bool) {
+	if c.keys == nil {
+		c.keys = make(map[keyHash]storedKey)
+	}
+	c.keys[hash] = k
+	l.putKey(c.batch, hash, k)
+	if !known {
+		l.writer.state.keys++
+	}
+}
+
 // put writes messages, and the entries of the groups that are whole with them.
-func (l *Log) put(b *pebble.Batch, messages []stored) error {
+// Before positions that are left out all are whole, since the tail begins anew
+// after them.
+func (l *Log) put(c *commit) error {
 	w := &l.writer
-	for _, m := range messages {
+	b, last := c.batch, c.before
+	for _, m := range c.stored {
+		if m.ID.Seq != last+1 {
+			l.list(b, last)
+		}
+		last = m.ID.Seq
 		if err := l.putMessage(b, m); err != nil {
 			return err
 		}
 		// The tail has to keep what is not listed: half of it may be that.
 		if w.group.messages >= l.opts.group || w.group.bytes >= l.opts.TailBytes/2 {
-			l.list(b, m.ID.Seq)
+			l.list(b, last)
 		}
+	}
+	if w.end != last {
+		l.list(b, last)
+		w.listed = w.end
 	}
 	return nil
 }
