@@ -1,0 +1,213 @@
+package cluster
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/halley-comet/halley/internal/crashtest"
+)
+
+// faults are those that a cluster lives through. Each lasts for as long as its
+// function takes, which returns what it did to whom.
+var faults = []struct {
+	name string
+	run  func(*trial) string
+}{
+	{"the stream's leader is killed", killLeader},
+	{"two nodes are killed", killNodes},
+	{"a node is cut off from NATS", cutNode},
+	{"a machine is cut off", cutMachine},
+	{"a link is slow and lossy", slowLink},
+	{"a program is paused", pause},
+	{"all are started again at once", restart},
+}
+
+// TestFaults goes round by round through faults, each of them once before any
+// comes again. Publishers are at all nodes, and repeat at another what they do
+// not know the fate of. Subscribers of every transport go from node to node for
+// the whole run.
+//
+// After each round, what was acknowledged is in its place on every node, and
+// once; what nobody knows the fate of is there whole and once, or not at all;
+// all nodes have the same at each position; and each subscriber has seen all of
+// it, once and in order, with no gap, as nothing was ever removed.
+//
+//	script/cluster 50
+//
+// runs 50 rounds. See the package's comment.
+func TestFaults(t *testing.T) {
+	gate(t)
+	random := crashtest.Seeded(t)
+	n := crashtest.Rounds(t, len(faults), 2)
+	r := newTrial(t, random)
+	r.awaitAcks(50)
+	r.check()
+	var order []int
+	worst := make([]outage, len(faults))
+	for i := range n {
+		if len(order) == 0 {
+			order = random.Perm(len(faults))
+		}
+		kind := order[0]
+		order = order[1:]
+		worst[kind].add(r.round(i+1, kind))
+	}
+	r.finish()
+	for i, w := range worst {
+		if w.rounds > 0 {
+			t.Logf("%s, %d rounds: at most %v", faults[i].name, w.rounds, w)
+		}
+	}
+	r.report(n)
+}
+
+// An outage is what a fault makes clients feel.
+type outage struct {
+	silent time.Duration // the longest time in which no publish was acknowledged
+	still  time.Duration // and in which no subscriber got a message
+	after  time.Duration // from the fault's end to when all nodes were ready
+	rounds int
+}
+
+func (o *outage) add(p outage) {
+	o.silent, o.still, o.after = max(o.silent, p.silent), max(o.still, p.still), max(o.after, p.after)
+	o.rounds++
+}
+
+func (o outage) String() string {
+	return fmt.Sprintf("%.2fs without publishing and %.2fs without delivery; all nodes are ready %.2fs after the fault",
+		o.silent.Seconds(), o.still.Seconds(), o.after.Seconds())
+}
+
+// round goes through a fault.
+func (r *trial) round(number, kind int) (o outage) {
+	r.Helper()
+	r.acks.Longest()
+	r.messages.Longest()
+	did := faults[kind].run(r)
+	r.heal()
+	healed := time.Now()
+	r.awaitReady()
+	o.after = time.Since(healed)
+	r.awaitAcks(20)
+	o.silent, o.still = r.acks.Longest(), r.messages.Longest()
+	r.check()
+	r.Logf("round %d, %s (%s): %v", number, faults[kind].name, did, o)
+	return o
+}
+
+// heal ends all faults.
+func (r *trial) heal() {
+	r.Helper()
+	r.wire.heal()
+	r.startAll()
+}
+
+// last waits while a fault lasts: some seconds.
+func (r *trial) last() {
+	time.Sleep(3*time.Second + time.Duration(r.random.Int64N(int64(4*time.Second))))
+}
+
+func killLeader(r *trial) string {
+	r.Helper()
+	var l *program
+	for deadline := time.Now().Add(patience); l == nil; l = leader(r.nats, stream) {
+		if time.Now().After(deadline) {
+			r.Fatal("the stream has no leader")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	l.kill()
+	r.last()
+	return l.name
+}
+
+func killNodes(r *trial) string {
+	r.Helper()
+	victims := r.random.Perm(size)[:2]
+	for _, v := range victims {
+		r.nodes[v].kill()
+	}
+	r.last()
+	return fmt.Sprint(r.nodes[victims[0]], " and ", r.nodes[victims[1]])
+}
+
+// cutNode cuts a node off from NATS. Clients still reach it.
+func cutNode(r *trial) string {
+	n := r.nodes[r.random.IntN(size)]
+	r.wire.set(fault{cut: true}, []int{n.port.number}, numbers(r.nats))
+	r.last()
+	return n.name
+}
+
+// cutMachine cuts a node and a NATS server off from all others, but not from
+// each other.
+func cutMachine(r *trial) string {
+	i := r.random.IntN(size)
+	inside := []int{r.nats[i].port.number, r.nodes[i].port.number}
+	outside := []int{0}
+	for _, p := range r.programs() {
+		if p != r.nats[i] && p != r.nodes[i] {
+			outside = append(outside, p.port.number)
+		}
+	}
+	r.wire.set(fault{cut: true}, inside, outside)
+	r.last()
+	return fmt.Sprint(r.nats[i], " and ", r.nodes[i])
+}
+
+// slowLink slows all that a program sends to other servers and gets from them,
+// by 100 ms there and back, and loses 2 % each way.
+func slowLink(r *trial) string {
+	p := r.any()
+	var others []int
+	for _, o := range r.programs() {
+		if o != p {
+			others = append(others, o.port.number)
+		}
+	}
+	r.wire.set(fault{delay: 50 * time.Millisecond, loss: 0.02}, []int{p.port.number}, others)
+	r.last()
+	r.last()
+	return p.name
+}
+
+func pause(r *trial) string {
+	r.Helper()
+	p := r.any()
+	p.signal(syscall.SIGSTOP)
+	time.Sleep(10 * time.Second)
+	p.signal(syscall.SIGCONT)
+	return p.name
+}
+
+func restart(r *trial) string {
+	r.Helper()
+	how := syscall.SIGKILL
+	if r.random.IntN(2) == 0 {
+		how = syscall.SIGTERM
+	}
+	all := r.programs()
+	for _, i := range r.random.Perm(len(all)) {
+		all[i].signal(how)
+	}
+	for _, p := range all {
+		p.wait()
+	}
+	return how.String()
+}
+
+// any returns a program, a NATS server or a node.
+func (r *trial) any() *program {
+	all := r.programs()
+	return all[r.random.IntN(len(all))]
+}
+
+func numbers(programs []*program) (n []int) {
+	for _, p := range programs {
+		n = append(n, p.port.number)
+	}
+	return n
+}
