@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -45,19 +46,19 @@ func TestFaults(t *testing.T) {
 	r.awaitAcks(50)
 	r.check()
 	var order []int
-	worst := make([]outage, len(faults))
+	outages := make([][]outage, len(faults))
 	for i := range n {
 		if len(order) == 0 {
 			order = random.Perm(len(faults))
 		}
 		kind := order[0]
 		order = order[1:]
-		worst[kind].add(r.round(i+1, kind))
+		outages[kind] = append(outages[kind], r.round(i+1, kind))
 	}
 	r.finish()
-	for i, w := range worst {
-		if w.rounds > 0 {
-			t.Logf("%s, %d rounds: at most %v", faults[i].name, w.rounds, w)
+	for i, o := range outages {
+		if len(o) > 0 {
+			t.Logf("%s, %d rounds: %s", faults[i].name, len(o), summary(o))
 		}
 	}
 	r.report(n)
@@ -68,17 +69,27 @@ type outage struct {
 	silent time.Duration // the longest time in which no publish was acknowledged
 	still  time.Duration // and in which no subscriber got a message
 	after  time.Duration // from the fault's end to when all nodes were ready
-	rounds int
-}
-
-func (o *outage) add(p outage) {
-	o.silent, o.still, o.after = max(o.silent, p.silent), max(o.still, p.still), max(o.after, p.after)
-	o.rounds++
 }
 
 func (o outage) String() string {
-	return fmt.Sprintf("%.2fs without publishing and %.2fs without delivery; all nodes are ready %.2fs after the fault",
+	return fmt.Sprintf("%.2fs without publishing, %.2fs without delivery; ready %.2fs after the fault",
 		o.silent.Seconds(), o.still.Seconds(), o.after.Seconds())
+}
+
+// summary tells the median and the worst of some outages.
+func summary(outages []outage) string {
+	tell := func(of func(outage) time.Duration) string {
+		var times []time.Duration
+		for _, o := range outages {
+			times = append(times, of(o))
+		}
+		slices.Sort(times)
+		return fmt.Sprintf("%.2fs, at most %.2fs", times[len(times)/2].Seconds(), times[len(times)-1].Seconds())
+	}
+	return fmt.Sprintf("without publishing %s; without delivery %s; ready after the fault %s",
+		tell(func(o outage) time.Duration { return o.silent }),
+		tell(func(o outage) time.Duration { return o.still }),
+		tell(func(o outage) time.Duration { return o.after }))
 }
 
 // round goes through a fault.

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"syscall"
 	"testing"
@@ -34,14 +36,16 @@ func (p *program) start() {
 	}
 	p.process = run
 	p.started++
-	name := fmt.Sprintf("%s, start %d", p.name, p.started)
+	name := fmt.Sprintf("%s.%d", p.name, p.started)
 	p.t.Cleanup(func() {
 		run.Stop()
 		output := run.Output()
 		if fault := regexp.MustCompile(`DATA RACE|panic|goroutine \d+ \[`).FindString(output); fault != "" {
 			p.t.Errorf("%s printed %q:\n%s", name, fault, output)
-		} else if p.t.Failed() {
-			p.t.Logf("%s printed in the end:\n%s", name, output[max(0, len(output)-8<<10):])
+		}
+		// For go test -artifacts.
+		if err := os.WriteFile(filepath.Join(p.t.ArtifactDir(), name+".log"), []byte(output), 0o600); err != nil {
+			p.t.Error(err)
 		}
 	})
 }

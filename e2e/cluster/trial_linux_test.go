@@ -111,7 +111,7 @@ func newNodes(t *testing.T, ports []*port, servers []*program) []*program {
 	for i, p := range ports {
 		name := fmt.Sprint("halley-", i+1)
 		nodes = append(nodes, &program{t: t, name: name, port: p, args: []string{
-			path, "serve", "--listen", p.address + ":8080", "--open", "--publish-rate", "-1", "--max-connections-per-address", "-1",
+			path, "serve", "--listen", p.address + ":8080", "--open", "--publish-rate=-1", "--max-connections-per-address=-1",
 			"--engine", "nats", "--nats-url", strings.Join(urls, ","), "--nats-stream", stream, "--nats-replicas", fmt.Sprint(size),
 			"--nats-timeout", "3s", "--data-dir", filepath.Join(dir, name), "--heartbeat", "1s",
 		}})
