@@ -121,18 +121,26 @@ func (r *trial) last() {
 	time.Sleep(3*time.Second + time.Duration(r.random.Int64N(int64(4*time.Second))))
 }
 
+// killLeader lasts until there is another leader, and some time of its work.
 func killLeader(r *trial) string {
 	r.Helper()
-	var l *program
-	for deadline := time.Now().Add(patience); l == nil; l = leader(r.nats, stream) {
-		if time.Now().After(deadline) {
-			r.Fatal("the stream has no leader")
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	l := r.leader(nil)
 	l.kill()
+	next := r.leader(l)
 	r.last()
-	return l.name
+	return fmt.Sprint(l, ", then ", next)
+}
+
+// leader waits until the stream has a leader, another than old.
+func (r *trial) leader(old *program) *program {
+	r.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if l := leader(r.nats, stream); l != nil && l != old {
+			return l
+		}
+	}
+	r.Fatal("the stream has no leader")
+	return nil
 }
 
 func killNodes(r *trial) string {
@@ -164,15 +172,17 @@ func cutMachine(r *trial) string {
 			outside = append(outside, p.port.number)
 		}
 	}
+	did := fmt.Sprint(r.role(r.nats[i]), " and ", r.nodes[i])
 	r.wire.set(fault{cut: true}, inside, outside)
 	r.last()
-	return fmt.Sprint(r.nats[i], " and ", r.nodes[i])
+	return did
 }
 
-// slowLink slows all that a program sends to other servers and gets from them,
+// slowLink delays all that a program sends to other servers and gets from them,
 // by 100 ms there and back, and loses 2 % each way.
 func slowLink(r *trial) string {
 	p := r.any()
+	did := r.role(p)
 	var others []int
 	for _, o := range r.programs() {
 		if o != p {
@@ -182,16 +192,17 @@ func slowLink(r *trial) string {
 	r.wire.set(fault{delay: 50 * time.Millisecond, loss: 0.02}, []int{p.port.number}, others)
 	r.last()
 	r.last()
-	return p.name
+	return did
 }
 
 func pause(r *trial) string {
 	r.Helper()
 	p := r.any()
+	did := r.role(p)
 	p.signal(syscall.SIGSTOP)
 	time.Sleep(10 * time.Second)
 	p.signal(syscall.SIGCONT)
-	return p.name
+	return did
 }
 
 func restart(r *trial) string {
@@ -210,10 +221,21 @@ func restart(r *trial) string {
 	return how.String()
 }
 
-// any returns a program, a NATS server or a node.
+// any returns a program, a NATS server or a node, and often the stream's leader.
 func (r *trial) any() *program {
+	if r.random.IntN(4) == 0 {
+		return r.leader(nil)
+	}
 	all := r.programs()
 	return all[r.random.IntN(len(all))]
+}
+
+// role names a program, and tells whether it is the stream's leader.
+func (r *trial) role(p *program) string {
+	if p == leader(r.nats, stream) {
+		return p.name + ", the leader"
+	}
+	return p.name
 }
 
 func numbers(programs []*program) (n []int) {
