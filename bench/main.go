@@ -155,7 +155,7 @@ func measure(file *result.File, s scenario.Scenario, all []peers.Peer, config sc
 	for _, c := range s.Cases(config) {
 		for run := range runs {
 			for _, p := range all {
-				if !s.Suits(p, c) {
+				if !s.Fits(p, c) {
 					continue
 				}
 				begin := time.Now()

@@ -45,10 +45,15 @@ func TestCommitted(t *testing.T) {
 // file, and removes the charts when they are gone.
 func TestWrite(t *testing.T) {
 	results, docs := t.TempDir(), t.TempDir()
-	page := "before\n<!-- generated: machine --><!-- end -->\n"
+	const machine = "<!-- generated: machine --><!-- end -->\n"
+	page, other := "before\n"+machine, machine
 	old, recent := &result.File{Date: time.Unix(0, 0)}, &result.File{Date: time.Unix(1e9, 0), Skipped: map[string]string{"nchan": "no <nginx> & co."}}
 	for _, s := range scenario.All() {
-		page += "<!-- generated: " + s.Name + " -->\nwhat was there\n<!-- end -->\n"
+		where := &page
+		if s.Name == "storm" || s.Nodes {
+			where = &other
+		}
+		*where += "<!-- generated: " + s.Name + " -->\nwhat was there\n<!-- end -->\n"
 		add := func(f *result.File, server string, connections int, value float64) {
 			for _, burst := range []int{1, 10} {
 				values := scenario.Values{}
@@ -57,7 +62,7 @@ func TestWrite(t *testing.T) {
 				}
 				row := f.Row(s.Name, server, "sse", connections, burst)
 				row.Runs = append(row.Runs, values)
-				if s.Name == "restart" {
+				if s.Name == "restart" || s.Name == "nodes-kill" {
 					row.Curves = append(row.Curves, []float64{0, value, 2 * value})
 				}
 			}
@@ -77,18 +82,26 @@ func TestWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	path := filepath.Join(docs, "performance.md")
-	if err := os.WriteFile(path, []byte(page+"after\n"), 0o600); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{"performance.md": page, "scaling.md": other} {
+		if err := os.WriteFile(filepath.Join(docs, name), []byte(text+"after\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := write(results, docs); err != nil {
 		t.Fatal(err)
 	}
-	got, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
+	var text string
+	for _, name := range pages {
+		got, err := os.ReadFile(filepath.Join(docs, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text += string(got)
+		// The older file is that of storm, which is on the second page.
+		if strings.Contains(string(got), "[2.json]") != (name == "scaling.md") {
+			t.Errorf("%s tells of the wrong files:\n%s", name, got)
+		}
 	}
-	text := string(got)
 	if !strings.HasPrefix(text, "before\n") || !strings.HasSuffix(text, "after\n") || strings.Contains(text, "what was there") {
 		t.Errorf("what is around the blocks has changed:\n%s", text)
 	}

@@ -1,14 +1,17 @@
 // Command charts draws the committed results into docs/performance, and fills
-// the tables of docs/performance.md.
+// the tables of docs/performance.md and docs/scaling.md.
 //
 //	go run -C bench ./charts
 package main
 
 import (
 	"flag"
+	"fmt"
 	"log"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/halley-comet/halley/bench/scenario"
 )
@@ -17,7 +20,7 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("charts: ")
 	results := flag.String("results", "results", "folder of the results")
-	docs := flag.String("docs", "../docs", "folder of performance.md")
+	docs := flag.String("docs", "../docs", "folder of the pages")
 	flag.Parse()
 	if err := write(*results, *docs); err != nil {
 		log.Fatal(err)
@@ -56,30 +59,51 @@ func charts(docs string) ([]string, error) {
 	return filepath.Glob(filepath.Join(docs, "performance", "*.svg"))
 }
 
-// generate returns the page and the charts by their paths.
+// pages have a block for each scenario, on one of them.
+var pages = []string{"performance.md", "scaling.md"}
+
+// generate returns the pages and the charts by their paths.
 func generate(results, docs string) (map[string][]byte, error) {
 	newest, err := read(results)
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(docs, "performance.md")
-	page, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
 	files := map[string][]byte{}
-	blocks := map[string]string{"machine": machines(newest)}
-	for _, s := range scenario.All() {
-		source := newest[s.Name]
-		var images []image
-		if source != nil {
-			for _, c := range draw(s.Name, newest) {
-				files[filepath.Join(docs, "performance", c.name+".svg")] = []byte(c.svg)
-				images = append(images, c.image)
-			}
+	left := scenario.All()
+	for _, name := range pages {
+		path := filepath.Join(docs, name)
+		page, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
 		}
-		blocks[s.Name] = block(s, source, images)
+		var there []scenario.Scenario
+		left = slices.DeleteFunc(left, func(s scenario.Scenario) bool {
+			here := strings.Contains(string(page), blockBegin+s.Name+" -->")
+			if here {
+				there = append(there, s)
+			}
+			return here
+		})
+		blocks, sources := map[string]string{}, map[string]*source{}
+		for _, s := range there {
+			source := newest[s.Name]
+			var images []image
+			if source != nil {
+				sources[s.Name] = source
+				for _, c := range draw(s.Name, newest) {
+					files[filepath.Join(docs, "performance", c.name+".svg")] = []byte(c.svg)
+					images = append(images, c.image)
+				}
+			}
+			blocks[s.Name] = block(s, source, images)
+		}
+		blocks["machine"] = machines(sources)
+		if files[path], err = fill(string(page), blocks); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
 	}
-	files[path], err = fill(string(page), blocks)
-	return files, err
+	if len(left) > 0 {
+		return nil, fmt.Errorf("no page has a block %q", left[0].Name)
+	}
+	return files, nil
 }

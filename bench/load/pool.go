@@ -25,7 +25,8 @@ type Pool struct {
 	// whose dialog says what whole ones are. It keeps nothing of them.
 	Heard func(i int, messages []byte)
 
-	addr   netip.AddrPort
+	addr   netip.AddrPort // of subscribers
+	entry  netip.AddrPort // of publishers
 	poller *poller
 	buf    []byte
 	conns  []conn
@@ -50,7 +51,7 @@ func New(addr netip.AddrPort) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pool{addr: addr, poller: poller, buf: make([]byte, 256<<10)}
+	p := &Pool{addr: addr, entry: addr, poller: poller, buf: make([]byte, 256<<10)}
 	p.arrive = func(sequence uint64, sent int64) {
 		if p.conn.track.got(sequence, &p.Counts) {
 			p.Latency.Add(p.now-sent, 1)
@@ -58,6 +59,10 @@ func New(addr netip.AddrPort) (*Pool, error) {
 	}
 	return p, nil
 }
+
+// PublishTo has publishers that are added from now on connect to another
+// address.
+func (p *Pool) PublishTo(addr netip.AddrPort) { p.entry = addr }
 
 // Close cuts every connection.
 func (p *Pool) Close() {
@@ -123,11 +128,14 @@ func (p *Pool) add(from uint64) {
 
 // Join begins to connect the subscriber i, which is not connected. Its counting
 // goes on.
-func (p *Pool) Join(i int, d Dialog) error {
+func (p *Pool) Join(i int, d Dialog) error { return p.JoinAt(p.addr, i, d) }
+
+// JoinAt is Join at another address.
+func (p *Pool) JoinAt(addr netip.AddrPort, i int, d Dialog) error {
 	index := p.subs[i]
 	c := &p.conns[index]
 	*c = conn{number: c.number, track: c.track}
-	return p.begin(index, d, 0)
+	return p.begin(addr, index, d)
 }
 
 // Next returns the sequence of the message that the subscriber i waits for.
@@ -180,8 +188,8 @@ func (p *Pool) Return(dialog func(i int) Dialog, timeout time.Duration) error {
 	return p.failed
 }
 
-func (p *Pool) begin(index int, d Dialog, buffer int) error {
-	fd, err := dial(p.addr, index, buffer)
+func (p *Pool) begin(addr netip.AddrPort, index int, d Dialog) error {
+	fd, err := dial(addr, index, 0)
 	if err != nil {
 		return err
 	}
@@ -212,7 +220,7 @@ func (p *Pool) AddPublishers(n int) error {
 
 func (p *Pool) connectPublisher(index int) error {
 	c := &p.conns[index]
-	fd, err := dial(p.addr, int(c.number), 0)
+	fd, err := dial(p.entry, int(c.number), 0)
 	if err != nil {
 		return err
 	}

@@ -19,15 +19,18 @@ type Centrifuge struct {
 func (*Centrifuge) Name() string { return "centrifuge" }
 
 // Version implements [Peer].
-func (*Centrifuge) Version() string {
+func (*Centrifuge) Version() string { return "library " + module("github.com/centrifugal/centrifuge") }
+
+// module returns the version of a module of the harness.
+func module(path string) string {
 	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, module := range info.Deps {
-			if module.Path == "github.com/centrifugal/centrifuge" {
-				return "library " + module.Version
+		for _, m := range info.Deps {
+			if m.Path == path {
+				return m.Version
 			}
 		}
 	}
-	version, _ := output("", "go", "list", "-m", "-f", "library {{.Version}}", "github.com/centrifugal/centrifuge")
+	version, _ := output("", "go", "list", "-m", "-f", "{{.Version}}", path)
 	return version
 }
 

@@ -62,9 +62,13 @@ func (h *Halley) Start(o Options) error {
 		return err
 	}
 	args := []string{"serve", "--listen", addr.String()}
-	if o.Dir != "" {
+	switch {
+	case o.NATS != "":
+		args = append(args, "--engine", "nats", "--data-dir", o.Dir,
+			"--nats-url", o.NATS, "--nats-stream", "halley", "--nats-replicas", strconv.Itoa(natsServers))
+	case o.Dir != "":
 		args = append(args, "--engine", "disk", "--data-dir", o.Dir)
-	} else {
+	default:
 		args = append(args, "--engine", "memory")
 	}
 	if !o.Admit {

@@ -50,6 +50,8 @@ type Options struct {
 	Proxied bool          // take loopback addresses for those of proxies
 	Dir     string        // keep messages in this folder, not in memory
 	Drain   time.Duration // over which clients are sent away when it ends; 0: its default
+	NATS    string        // the servers that it meets other nodes in
+	Nodes   int           // of HalleyNodes; 0: two
 }
 
 // All returns every peer, in the order in which results are shown.
@@ -65,6 +67,8 @@ func All(halley string) []Peer {
 		&Node{name: "cometd-nodejs-server"},
 		&Node{name: "socket.io"},
 		&Node{name: "sockjs"},
+		&HalleyNodes{Binary: halley},
+		&CentrifugeNodes{},
 	}
 }
 

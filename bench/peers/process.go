@@ -50,6 +50,14 @@ func (p *process) start(addr netip.AddrPort, command *exec.Cmd) error {
 }
 
 func (p *process) run(command *exec.Cmd) error {
+	if err := p.begin(command); err != nil {
+		return err
+	}
+	return p.listening()
+}
+
+// begin runs a command that is to listen at the address, and does not wait.
+func (p *process) begin(command *exec.Cmd) error {
 	p.command, p.ended = command, make(chan struct{})
 	p.log.Reset()
 	command.Stdout, command.Stderr = &p.log, &p.log
@@ -62,10 +70,16 @@ func (p *process) run(command *exec.Cmd) error {
 		command.Wait()
 		close(p.ended)
 	}()
+	return nil
+}
+
+// listening waits until the address takes connections.
+func (p *process) listening() error {
+	name := filepath.Base(p.command.Path)
 	for range 200 {
 		select {
 		case <-p.ended:
-			return fmt.Errorf("%s ended: %s", filepath.Base(command.Path), tail(p.log.Bytes()))
+			return fmt.Errorf("%s ended: %s", name, tail(p.log.Bytes()))
 		case <-time.After(50 * time.Millisecond):
 		}
 		if conn, err := net.Dial("tcp", p.addr.String()); err == nil {
@@ -74,7 +88,7 @@ func (p *process) run(command *exec.Cmd) error {
 		}
 	}
 	p.Stop()
-	return fmt.Errorf("%s does not listen: %s", filepath.Base(command.Path), tail(p.log.Bytes()))
+	return fmt.Errorf("%s does not listen: %s", name, tail(p.log.Bytes()))
 }
 
 func tail(log []byte) string {
@@ -103,6 +117,15 @@ func (p *process) Stop() {
 		<-p.ended
 	}
 	p.command = nil
+}
+
+// Kill ends the process and those it started at once, without a word to them.
+func (p *process) Kill() {
+	if p.command == nil || p.command.Process == nil {
+		return
+	}
+	syscall.Kill(-p.command.Process.Pid, syscall.SIGKILL)
+	<-p.ended
 }
 
 // Usage reads what the processes of the server's group have used.

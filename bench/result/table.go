@@ -1,6 +1,7 @@
 package result
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -32,11 +33,11 @@ func (f *File) Table(s scenario.Scenario) [][]string {
 	if transports {
 		title = append(title, s.KindsTitle())
 	}
-	if s.Stores == nil {
-		title = append(title, "server")
-	} else {
-		title = append(title, "store")
+	compared := "server"
+	if s.Stores != nil {
+		compared = "store"
 	}
+	title = append(title, cmp.Or(s.Compares, compared))
 	for _, column := range s.Columns {
 		title = append(title, column.Title)
 		if column.Ratio {

@@ -28,6 +28,9 @@ func gather(p peers.Peer, transport, channel string, n int) (*audience, error) {
 	if transport == "" {
 		transport = p.Transports()[0]
 	}
+	if nodes, ok := p.(peers.Nodes); ok {
+		pool.PublishTo(nodes.Entry())
+	}
 	a := &audience{Pool: pool, peer: p, transport: transport, channel: channel, size: MessageSize}
 	err = pool.Subscribe(n, 0, a.dialog(""), patience)
 	if err == nil {

@@ -19,10 +19,12 @@ import (
 )
 
 // A crowd is clients of Halley over all its transports, which come back by
-// themselves: when they are told to, with the cursors they have.
+// themselves: when they are told to, with the cursors they have. Where there are
+// several nodes they come to the first one, and then to any other than that
+// which has failed them.
 type crowd struct {
 	*load.Pool
-	server     *peers.Halley
+	nodes      []*peers.Halley
 	transports []string
 	channels   int
 	clients    []client
@@ -44,6 +46,7 @@ type client struct {
 	told     time.Duration // how long to stay away, which the stream said; negative: nothing
 	here     bool
 	returned bool
+	node     int // that it comes to
 }
 
 const (
@@ -51,8 +54,9 @@ const (
 	curveStep = 250 * time.Millisecond
 )
 
-// newCrowd returns n clients, which begin at a server's end now.
-func newCrowd(h *peers.Halley, n, channels int) (*crowd, error) {
+// newCrowd returns n clients, which begin at a log's end now.
+func newCrowd(nodes []*peers.Halley, n, channels int) (*crowd, error) {
+	h := nodes[0]
 	cursor, err := end(h)
 	if err != nil {
 		return nil, err
@@ -62,7 +66,7 @@ func newCrowd(h *peers.Halley, n, channels int) (*crowd, error) {
 		return nil, err
 	}
 	c := &crowd{
-		Pool: pool, server: h, transports: native(h), channels: channels,
+		Pool: pool, nodes: nodes, transports: native(h), channels: channels,
 		clients: make([]client, n), waiting: map[int64][]int{}, begin: time.Now(),
 	}
 	for i := range c.clients {
@@ -119,8 +123,9 @@ func (c *crowd) until(done func() bool, timeout time.Duration) (bool, error) {
 			list := c.waiting[c.tick]
 			delete(c.waiting, c.tick)
 			for _, i := range list {
-				d := c.server.Follow(c.transport(i), feedChannel(c.channel(i)), c.clients[i].cursor)
-				if err := c.Join(i, d); errors.Is(err, unix.ECONNREFUSED) {
+				node := c.nodes[c.clients[i].node]
+				d := node.Follow(c.transport(i), feedChannel(c.channel(i)), c.clients[i].cursor)
+				if err := c.JoinAt(node.Addr(), i, d); errors.Is(err, unix.ECONNREFUSED) {
 					c.ended(i, err)
 				} else if err != nil {
 					return false, err
@@ -224,6 +229,9 @@ func (c *crowd) ended(i int, err error) {
 		}
 		told = 500 * time.Millisecond
 	}
+	if n := len(c.nodes); n > 1 {
+		one.node = (one.node + 1 + rand.IntN(n-1)) % n
+	}
 	c.come(i, told+rand.N(time.Second))
 }
 
@@ -248,8 +256,9 @@ type feed struct {
 
 func feedChannel(i int) string { return "feed" + strconv.Itoa(i) }
 
-// publishTo begins to publish rate messages a second in all.
-func publishTo(h *peers.Halley, channels, rate int, stop <-chan struct{}) *feed {
+// publishTo begins to publish rate messages a second in all, each to any of the
+// nodes.
+func publishTo(nodes []*peers.Halley, channels, rate int, stop <-chan struct{}) *feed {
 	f := &feed{acknowledged: make([]atomic.Uint64, channels), done: make(chan struct{})}
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: channels}}
 	pause := time.Second * time.Duration(channels) / time.Duration(rate)
@@ -266,7 +275,7 @@ func publishTo(h *peers.Halley, channels, rate int, stop <-chan struct{}) *feed 
 					return
 				case <-due.C:
 				}
-				if err := f.publish(client, h.Addr().String(), i); err != nil {
+				if err := f.publish(client, nodes, i); err != nil {
 					f.failed.Store(&err)
 					return
 				}
@@ -285,11 +294,12 @@ func publishTo(h *peers.Halley, channels, rate int, stop <-chan struct{}) *feed 
 
 // publish publishes the next message of a channel, and waits until it is
 // acknowledged.
-func (f *feed) publish(client *http.Client, addr string, channel int) error {
+func (f *feed) publish(client *http.Client, nodes []*peers.Halley, channel int) error {
 	n := f.acknowledged[channel].Load()
 	message := load.Message(n, MessageSize)
-	url := "http://" + addr + "/comet/publish?channel=" + feedChannel(channel)
 	for end := time.Now().Add(patience); ; f.repeats.Add(1) {
+		node := nodes[rand.IntN(len(nodes))]
+		url := "http://" + node.Addr().String() + "/comet/publish?channel=" + feedChannel(channel)
 		request, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(message))
 		if err != nil {
 			return err

@@ -79,13 +79,21 @@ func runRestart(p peers.Peer, c Case, config Config) ([]Measure, error) {
 		return nil, err
 	}
 	defer h.Stop()
-	crowd, err := newCrowd(h, c.Connections, restartChannels)
+	return disturbed([]*peers.Halley{h}, c, config, func(crowd *crowd, feed *feed, values Values) error {
+		return restarting(crowd, feed, h, c, config, values)
+	})
+}
+
+// disturbed has clients come to the first of the nodes, publishes to all nodes,
+// and looks at what comes before, during and after something happens.
+func disturbed(nodes []*peers.Halley, c Case, config Config, happens func(*crowd, *feed, Values) error) ([]Measure, error) {
+	crowd, err := newCrowd(nodes, c.Connections, restartChannels)
 	if err != nil {
 		return nil, err
 	}
 	defer crowd.Close()
 	stop := make(chan struct{})
-	feed := publishTo(h, restartChannels, restartRate, stop)
+	feed := publishTo(nodes, restartChannels, restartRate, stop)
 	values := Values{}
 	measured := func() error {
 		// They come evenly, at half the rate at which the server lets them in.
@@ -105,7 +113,7 @@ func runRestart(p peers.Peer, c Case, config Config) ([]Measure, error) {
 			return err
 		}
 		values["before"] = crowd.Latency.Quantile(0.99) / 1e6
-		return restarting(crowd, feed, h, c, config, values)
+		return happens(crowd, feed, values)
 	}
 	err = measured()
 	close(stop)

@@ -14,12 +14,17 @@ type Scenario struct {
 	About string
 	// Cases are what it is run with.
 	Cases func(c Config) []Case
+	// Nodes says that it is for servers of several nodes, which are put under
+	// no other one.
+	Nodes bool
 	// Suits reports whether a server can be put under it.
 	Suits func(p peers.Peer, c Case) bool
 	// Run puts the server under it, which it starts and stops.
 	Run func(p peers.Peer, c Case, config Config) ([]Measure, error)
 	// Stores is set, in the place of Suits and Run, where stores are compared.
 	Stores *Stores
+	// Compares is the title of what it compares; empty: server or store.
+	Compares string
 	// Columns are what its table shows.
 	Columns []Column
 	// Sizes and Kinds are what its cases' Connections and Transport are;
@@ -28,6 +33,12 @@ type Scenario struct {
 	// Against are what ratios are to: the first of them that was in the same
 	// case. Nil means the limit.
 	Against []string
+}
+
+// Fits reports whether a server can be put under the scenario.
+func (s Scenario) Fits(p peers.Peer, c Case) bool {
+	_, nodes := p.(peers.Nodes)
+	return nodes == s.Nodes && s.Suits(p, c)
 }
 
 // SizesTitle is the title of its cases' Connections.
@@ -57,6 +68,7 @@ type Config struct {
 	Messages int           // how many are stored, in place of each scenario's own
 	Time     time.Duration // that is measured of publishing
 	Prepared Values        // what Prepare has returned
+	URL      string        // of the servers that are fed
 }
 
 // A Case is one size and kind of a scenario.
@@ -85,7 +97,7 @@ type Column struct {
 
 // All lists the scenarios.
 func All() []Scenario {
-	return []Scenario{idle, idleTLS, fanout, latency, quiet, storm, polls, channels, deaf, siege, restart, simulationOne, simulationEach, publishDisk, catchUp, opening, resumeStorm, manyChannels, bayeuxIdle, bayeuxPolls}
+	return []Scenario{idle, idleTLS, fanout, latency, quiet, storm, polls, channels, deaf, siege, restart, simulationOne, simulationEach, publishDisk, catchUp, opening, resumeStorm, manyChannels, bayeuxIdle, bayeuxPolls, nodesPublish, interest, nodesLatency, nodesKill, handshakes}
 }
 
 // MessageSize is the size of the messages, but for never-reading.

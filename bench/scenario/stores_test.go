@@ -19,12 +19,13 @@ func TestMain(m *testing.M) {
 // TestStores runs each scenario of stores in small, and shows that nothing is
 // lost and that its table has all its figures.
 func TestStores(t *testing.T) {
-	sizes := map[string]int{"publish-disk": 3, "opening": 100, "resume-storm": 20, "many-channels": 100}
+	sizes := map[string]int{"publish-disk": 3, "opening": 100, "resume-storm": 20, "many-channels": 100, "nodes-publish": 3, "interest": 2000}
 	for _, s := range All() {
 		if s.Stores == nil {
 			continue
 		}
 		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
 			config := Config{Limit: 300 * time.Millisecond, Time: 50 * time.Millisecond, Messages: 2000}
 			if n := sizes[s.Name]; n != 0 {
 				config.Connections = []int{n}

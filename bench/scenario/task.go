@@ -10,6 +10,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/halley-comet/halley/bench/peers"
 	"github.com/halley-comet/halley/bench/stores"
 )
 
@@ -23,6 +24,9 @@ type Stores struct {
 	Prepare func(k stores.Kind, c Case, config Config) (Values, error)
 	// Run measures.
 	Run func(k stores.Kind, c Case, config Config) ([]Measure, error)
+	// Feed, if not nil, is what another process does to a store while Run
+	// looks at it.
+	Feed func(k stores.Kind, c Case, config Config) (Values, error)
 	// Leave opens a store and leaves it open, for its process to be killed.
 	Leave func(k stores.Kind, c Case, config Config) error
 }
@@ -57,6 +61,7 @@ type step string
 const (
 	prepareStep step = "prepare"
 	runStep     step = "run"
+	feedStep    step = "feed"
 	leaveStep   step = "leave"
 )
 
@@ -144,6 +149,9 @@ func spawn(t task, kill bool) (outcome, error) {
 // Child does the task that the process was started for. It reports false where
 // there is none.
 func Child() bool {
+	if peers.Child() {
+		return true
+	}
 	text := os.Getenv(taskVariable)
 	if text == "" {
 		return false
@@ -180,6 +188,8 @@ func (t *task) do(o *outcome) error {
 				o.Prepared, err = s.Stores.Prepare(k, t.Case, t.Config)
 			case runStep:
 				o.Measures, err = s.Stores.Run(k, t.Case, t.Config)
+			case feedStep:
+				o.Prepared, err = s.Stores.Feed(k, t.Case, t.Config)
 			case leaveStep:
 				err = s.Stores.Leave(k, t.Case, t.Config)
 			}

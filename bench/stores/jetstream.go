@@ -84,11 +84,13 @@ func (j *JetStream) Publisher() (func(Message) error, error) {
 }
 
 // Fill implements [Store].
-func (j *JetStream) Fill(messages []Message) error {
+func (j *JetStream) Fill(messages []Message) error { return fillStream(j.stream, messages) }
+
+func fillStream(stream jetstream.JetStream, messages []Message) error {
 	acks := make([]jetstream.PubAckFuture, len(messages))
 	for i, m := range messages {
 		var err error
-		if acks[i], err = j.stream.PublishAsync(subject(m.Channel), m.Data); err != nil {
+		if acks[i], err = stream.PublishAsync(subject(m.Channel), m.Data); err != nil {
 			return err
 		}
 	}
@@ -105,8 +107,10 @@ func (j *JetStream) Fill(messages []Message) error {
 }
 
 // Stored implements [Store].
-func (j *JetStream) Stored() (uint64, error) {
-	stream, err := j.stream.Stream(context.Background(), streamName)
+func (j *JetStream) Stored() (uint64, error) { return storedIn(j.stream) }
+
+func storedIn(js jetstream.JetStream) (uint64, error) {
+	stream, err := js.Stream(context.Background(), streamName)
 	if err != nil {
 		return 0, err
 	}

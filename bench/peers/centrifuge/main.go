@@ -1,7 +1,7 @@
 // Command centrifuge is a server on the library centrifuge, with history and
-// recovery in memory.
+// recovery in memory, or in a Redis that it shares with other nodes.
 //
-//	centrifuge ADDR
+//	centrifuge ADDR [REDIS]
 //
 //	GET /websocket        centrifuge's own protocol, JSON
 //	POST /pub?channel=K   publishes the body, as a JSON string
@@ -33,6 +33,17 @@ func main() {
 			done(centrifuge.SubscribeReply{Options: centrifuge.SubscribeOptions{EnableRecovery: true}}, nil)
 		})
 	})
+	if len(os.Args) > 2 {
+		shard, err := centrifuge.NewRedisShard(node, centrifuge.RedisShardConfig{Address: os.Args[2]})
+		if err != nil {
+			log.Fatal(err)
+		}
+		broker, err := centrifuge.NewRedisBroker(node, centrifuge.RedisBrokerConfig{Shards: []*centrifuge.RedisShard{shard}})
+		if err != nil {
+			log.Fatal(err)
+		}
+		node.SetBroker(broker)
+	}
 	if err := node.Run(); err != nil {
 		log.Fatal(err)
 	}

@@ -1,0 +1,106 @@
+package stores
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/halley-comet/halley/bench/peers"
+)
+
+// Replicas is how many servers of a cluster have each message.
+const Replicas = 3
+
+// A Clustered store has its messages on servers in other processes.
+type Clustered interface {
+	// Servers returns them.
+	Servers() *peers.NATS
+}
+
+// A Cluster is JetStream on three NATS servers, each in a process of its own,
+// with a stream of which each has a replica in files. They sync as is their
+// default: every two minutes.
+type Cluster struct {
+	nats   *peers.NATS
+	shared bool // by all publishers, the connection is
+	conns  []*nats.Conn
+	stream jetstream.JetStream
+}
+
+// NewCluster returns the kind. Publishers have a connection each, or share one
+// as those of one server do.
+func NewCluster(name string, shared bool) Kind {
+	open := func(dir string) (Store, error) {
+		servers, err := peers.StartNATS(filepath.Join(dir, "nats"), Replicas)
+		c := &Cluster{nats: servers, shared: shared}
+		if err == nil {
+			err = c.open()
+		}
+		if err != nil {
+			c.Close()
+			return nil, err
+		}
+		return c, nil
+	}
+	return Kind{
+		Name:       name,
+		Version:    func() string { return "nats-server " + module("github.com/nats-io/nats-server/v2")() },
+		Open:       open,
+		OpenToFill: open,
+	}
+}
+
+func (c *Cluster) open() error {
+	var err error
+	if c.stream, err = c.connect(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_, err = c.stream.CreateStream(ctx, jetstream.StreamConfig{
+		Name: streamName, Subjects: []string{"chat.>"}, Storage: jetstream.FileStorage, Replicas: Replicas,
+	})
+	return err
+}
+
+func (c *Cluster) connect() (jetstream.JetStream, error) {
+	conn, err := nats.Connect(c.nats.URL())
+	if err != nil {
+		return nil, err
+	}
+	c.conns = append(c.conns, conn)
+	return jetstream.New(conn)
+}
+
+// Servers implements [Clustered].
+func (c *Cluster) Servers() *peers.NATS { return c.nats }
+
+// Publisher implements [Store].
+func (c *Cluster) Publisher() (func(Message) error, error) {
+	stream, err := c.stream, error(nil)
+	if !c.shared {
+		stream, err = c.connect()
+	}
+	return func(m Message) error {
+		_, err := stream.Publish(context.Background(), subject(m.Channel), m.Data)
+		return err
+	}, err
+}
+
+// Fill implements [Store].
+func (c *Cluster) Fill(messages []Message) error { return fillStream(c.stream, messages) }
+
+// Stored implements [Store].
+func (c *Cluster) Stored() (uint64, error) { return storedIn(c.stream) }
+
+// Close implements [Store].
+func (c *Cluster) Close() error {
+	for _, conn := range c.conns {
+		conn.Close()
+	}
+	c.nats.Stop()
+	return nil
+}
