@@ -152,7 +152,7 @@ func (l *Log) look() error {
 		return err
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrFormat, err)
-	case !desc.Exists && l.opts.ReadOnly:
+	case !desc.Exists && (l.opts.ReadOnly || l.opts.Follow == AsBefore):
 		return fmt.Errorf("there is no log: %w", fs.ErrNotExist)
 	case !desc.Exists:
 		return nil

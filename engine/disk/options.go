@@ -93,7 +93,8 @@ type Options struct {
 	// is refused. What a directory holds of another epoch is removed. Nothing
 	// begins an epoch by itself then, since a replica that has lost its newest
 	// messages is still a part of the log that it follows: whoever follows that
-	// looks at [Log.Followed] first.
+	// looks at [Log.Followed] first. AsBefore stands for the epoch of the replica
+	// that the directory has; without one it is fs.ErrNotExist.
 	Follow string
 
 	fs     vfs.FS        // nil means the operating system's
@@ -106,6 +107,9 @@ type Options struct {
 	many     int           // requests in a commit from which two are under way
 	group    int           // messages that share entries at most; 0 means maxGroup
 }
+
+// AsBefore is for Options.Follow, where the epoch cannot be had.
+const AsBefore = "*"
 
 const (
 	defaultGroupWait = 200 * time.Microsecond
@@ -146,7 +150,7 @@ func (o Options) withDefaults() (Options, error) {
 			return o, fmt.Errorf("disk: Options.%s: %w: %d is negative", f.name, engine.ErrInvalid, f.value)
 		}
 	}
-	if o.Follow != "" && !engine.ValidEpoch(o.Follow) {
+	if o.Follow != "" && o.Follow != AsBefore && !engine.ValidEpoch(o.Follow) {
 		return o, fmt.Errorf("disk: Options.Follow: %w: epoch %.40q", engine.ErrInvalid, o.Follow)
 	}
 	if o.Follow != "" && o.NewEpoch {

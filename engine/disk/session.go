@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -100,6 +101,9 @@ func (l *Log) recall() error {
 	if l.opts.Follow != "" && !l.replica {
 		return ErrNotReplica
 	}
+	if l.opts.Follow == AsBefore {
+		l.opts.Follow = string(epoch)
+	}
 	if !engine.ValidEpoch(string(epoch)) || !l.last.decode(last) || !l.writer.state.decode(counts) {
 		return corrupt("epoch %q, session %q, state %q", epoch, last, counts)
 	}
@@ -131,6 +135,8 @@ func (l *Log) begin() error {
 	s := session{fsync: l.opts.Fsync, boot: l.opts.bootID(), place: l.opts.identity(l.dir)}
 	fresh := l.opened.New
 	switch {
+	case l.opts.Follow == AsBefore:
+		return fmt.Errorf("there is no replica: %w", fs.ErrNotExist)
 	case l.opts.Follow != "":
 		if l.opts.Follow == l.epoch {
 			break

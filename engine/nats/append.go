@@ -1,0 +1,410 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/halley-comet/halley/engine"
+)
+
+// pending holds the batches that are published and not acknowledged.
+type pending struct {
+	prefix string // of ids of what has no key: nobody else has it
+	inbox  string // subject of acknowledgements, before the waiter's number
+
+	mu     sync.Mutex
+	number uint64
+	byID   map[string]*waiter
+	bySent map[uint64]*waiter // by the number in the inbox
+	keys   map[string]chan struct{}
+	bytes  int64
+	group  sync.WaitGroup
+}
+
+// A waiter is an Append that waits for the stream.
+type waiter struct {
+	id     string
+	number uint64
+	stored chan engine.Receipt // has one when the replica has the batch
+	acks   chan ack
+	again  chan struct{} // has one when it should be sent again
+}
+
+// An ack is the stream's answer to a publisher.
+type ack struct {
+	Stream    string
+	Seq       uint64
+	Duplicate bool
+	Error     *jetstream.APIError
+}
+
+// isDuplicate tells that the stream has the batch, or another with its id.
+func (a *ack) isDuplicate() bool {
+	return a.Duplicate || a.Error != nil && a.Error.ErrorCode == duplicateInBatch
+}
+
+func (p *pending) init() {
+	p.prefix, p.inbox = "r."+engine.NewEpoch()+".", natsgo.NewInbox()
+	p.byID, p.bySent, p.keys = make(map[string]*waiter), make(map[uint64]*waiter), make(map[string]chan struct{})
+}
+
+// add begins to wait for a batch of a size; nil if too much waits already. An
+// empty id gets one that nobody has.
+func (p *pending) add(id string, size int64) *waiter {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bytes > 0 && p.bytes+size > maxPending {
+		return nil
+	}
+	p.bytes += size
+	p.number++
+	w := &waiter{id: id, number: p.number, stored: make(chan engine.Receipt, 1), acks: make(chan ack, 4), again: make(chan struct{}, 1)}
+	if id == "" {
+		w.id = p.prefix + strconv.FormatUint(p.number, 36)
+	}
+	p.byID[w.id], p.bySent[w.number] = w, w
+	return w
+}
+
+func (p *pending) remove(w *waiter, size int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bytes -= size
+	delete(p.byID, w.id)
+	delete(p.bySent, w.number)
+}
+
+// waits tells whether anybody waits for what has the id.
+func (p *pending) waits(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.byID[id] != nil
+}
+
+// resolve tells who waits for what has the id that the replica has it.
+func (p *pending) resolve(id string, r engine.Receipt) {
+	p.mu.Lock()
+	w := p.byID[id]
+	p.mu.Unlock()
+	if w != nil {
+		select {
+		case w.stored <- r:
+		default: // it was there before: a key
+		}
+	}
+}
+
+// retry has all be sent again: nobody knows whether it came through.
+func (p *pending) retry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.byID {
+		select {
+		case w.again <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (p *pending) wait() { p.group.Wait() }
+
+// listen takes the stream's answers.
+func (l *Log) listen() error {
+	_, err := l.nc.Subscribe(l.pending.inbox+".*", func(m *natsgo.Msg) {
+		number, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 36, 64)
+		if err != nil {
+			return
+		}
+		l.pending.mu.Lock()
+		w := l.pending.bySent[number]
+		l.pending.mu.Unlock()
+		if w == nil {
+			return
+		}
+		var a ack
+		if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
+			a.Error = &jetstream.APIError{Code: 503, Description: "no NATS server takes messages for the stream"}
+		} else if err := json.Unmarshal(m.Data, &a); err != nil {
+			a.Error = &jetstream.APIError{Code: 500, Description: err.Error()}
+		}
+		select {
+		case w.acks <- a:
+		default: // it has had others
+		}
+	})
+	return err
+}
+
+// Append implements engine.Engine.
+func (l *Log) Append(ctx context.Context, b engine.Batch) (engine.Receipt, error) {
+	r, err := l.append(ctx, &b)
+	switch {
+	case err == nil || ctx.Err() != nil && errors.Is(err, ctx.Err()) || errors.Is(err, engine.ErrClosed):
+	case l.isClosed():
+		err = engine.ErrClosed
+	default:
+		err = fmt.Errorf("nats: %w", err)
+	}
+	return r, err
+}
+
+func (l *Log) append(ctx context.Context, b *engine.Batch) (engine.Receipt, error) {
+	if l.isClosed() {
+		return engine.Receipt{}, engine.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return engine.Receipt{}, err
+	}
+	if err := b.Check(); err != nil {
+		return engine.Receipt{}, err
+	}
+	if len(b.Messages) > 1 && !l.atomic.Load() && l.status.away() == nil {
+		return engine.Receipt{}, fmt.Errorf("%w: a batch of several messages needs NATS 2.12 or later, and allow_atomic in the stream", engine.ErrInvalid)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, l.opts.Timeout, errTimeout)
+	defer cancel()
+	if err := l.awaitFollowing(ctx); err != nil {
+		return engine.Receipt{}, err
+	}
+	if b.Key == "" {
+		return l.publish(ctx, b, "")
+	}
+	id := keyID(b.Key)
+	leave, err := l.enterKey(ctx, id)
+	if err != nil {
+		return engine.Receipt{}, err
+	}
+	defer leave()
+	if r, ok, err := l.stored(ctx, b, id); ok || err != nil {
+		return r, err
+	}
+	return l.publish(ctx, b, id)
+}
+
+// errTimeout is the cause of a context that has ended after Options.Timeout.
+var errTimeout = errors.New("time-out")
+
+// gaveUp returns what Append returns once ctx has ended.
+func gaveUp(ctx context.Context, why error) error {
+	if context.Cause(ctx) == errTimeout {
+		return fmt.Errorf("%w: %w", engine.ErrUnavailable, why)
+	}
+	return ctx.Err()
+}
+
+// awaitFollowing waits until the node follows the stream. What is published while
+// it does not could not be acknowledged, and one that is behind does not know
+// what keys were used.
+func (l *Log) awaitFollowing(ctx context.Context) error {
+	why := l.status.away()
+	if why == nil {
+		return nil
+	}
+	if l.status.long(l.opts.Timeout) {
+		return fmt.Errorf("%w: %w", engine.ErrUnavailable, why)
+	}
+	err := l.status.bell.Wait(ctx, l.done, func() bool { return l.status.away() == nil })
+	if ctx.Err() != nil {
+		return gaveUp(ctx, why)
+	}
+	return err
+}
+
+// enterKey waits until no other call of this node publishes under a key.
+func (l *Log) enterKey(ctx context.Context, id string) (leave func(), err error) {
+	p := &l.pending
+	for {
+		p.mu.Lock()
+		busy := p.keys[id]
+		if busy == nil {
+			mine := make(chan struct{})
+			p.keys[id] = mine
+			p.mu.Unlock()
+			return func() {
+				p.mu.Lock()
+				delete(p.keys, id)
+				p.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		p.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, gaveUp(ctx, errors.New("another batch with the key waits for the stream"))
+		case <-l.done:
+			return nil, engine.ErrClosed
+		}
+	}
+}
+
+// stored returns what was stored under a key, once readers see it.
+func (l *Log) stored(ctx context.Context, b *engine.Batch, id string) (engine.Receipt, bool, error) {
+	replica := l.replica.Load()
+	r, digest, ok, err := replica.Stored(id)
+	switch {
+	case errors.Is(err, engine.ErrClosed) && !l.isClosed():
+		return engine.Receipt{}, false, fmt.Errorf("%w: the stream has another epoch", engine.ErrUnavailable)
+	case err != nil || !ok:
+		return engine.Receipt{}, false, err
+	case digest != b.Digest:
+		return engine.Receipt{}, true, engine.ErrKeyReused
+	}
+	last := r.ID(r.Count - 1)
+	for end := replica.End(); end.Seq < last.Seq; end = replica.End() {
+		if err := replica.Wait(ctx, end); err != nil {
+			return engine.Receipt{}, false, err
+		}
+	}
+	return r, true, nil
+}
+
+// publish publishes a batch until it is stored, and as often as it takes: under
+// its id, it is stored once. What has no key gets an id of its own.
+func (l *Log) publish(ctx context.Context, b *engine.Batch, key string) (engine.Receipt, error) {
+	var size int64
+	for i := range b.Messages {
+		size += int64(len(b.Messages[i].Data)) + 512
+	}
+	w := l.pending.add(key, size)
+	if w == nil {
+		return engine.Receipt{}, fmt.Errorf("%w: %d MiB wait for the stream already", engine.ErrUnavailable, maxPending>>20)
+	}
+	defer l.pending.remove(w, size)
+	messages := encode(l.opts.Stream, b, w.id)
+	if err := l.fits(messages); err != nil {
+		return engine.Receipt{}, err
+	}
+	why := errors.New("the stream does not answer")
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for try := 0; ; {
+		select {
+		case r := <-w.stored:
+			return r, nil
+		case <-w.again:
+			retry.Reset(0)
+		case <-retry.C:
+			if try > 0 {
+				l.status.count(func(s *Stats) { s.Retries++ })
+			}
+			if err := l.send(messages, w, try); err != nil {
+				why = err
+			}
+			try++
+			retry.Reset(retryAfter)
+		case a := <-w.acks:
+			switch {
+			case a.isDuplicate() && key != "":
+				// Another node was first, or this one before it was opened.
+				if r, ok, err := l.foundDuplicate(ctx, b, key); ok || err != nil {
+					return r, err
+				}
+				why = errors.New("the servers know the key, and this node does not yet")
+				retry.Reset(backoff(try))
+			case a.Error == nil || a.isDuplicate(): // the replica will have it
+			default:
+				if err := permanent(a.Error); err != nil {
+					return engine.Receipt{}, err
+				}
+				why = a.Error
+				retry.Reset(backoff(try))
+			}
+		case <-ctx.Done():
+			if err := l.status.away(); err != nil {
+				why = err
+			}
+			return engine.Receipt{}, gaveUp(ctx, fmt.Errorf("after %v it is not known whether the batch is stored: %w", l.opts.Timeout, why))
+		case <-l.done:
+			return engine.Receipt{}, engine.ErrClosed
+		}
+	}
+}
+
+// retryAfter is how long an answer may take. A new leader takes some seconds.
+const retryAfter = 1500 * time.Millisecond
+
+func backoff(try int) time.Duration { return min(50*time.Millisecond<<min(try, 5), time.Second) }
+
+// foundDuplicate returns what the stream has under a key, when this node has come
+// to it.
+func (l *Log) foundDuplicate(ctx context.Context, b *engine.Batch, id string) (engine.Receipt, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, retryAfter)
+	defer cancel()
+	if last, err := l.last(ctx); err == nil {
+		for end := l.End(); end.Seq < last; end = l.End() {
+			if l.Wait(ctx, end) != nil {
+				break
+			}
+		}
+	}
+	r, ok, err := l.stored(ctx, b, id)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return engine.Receipt{}, false, nil // not in this moment
+	}
+	return r, ok, err
+}
+
+// fits tells whether the servers take messages of the size.
+func (l *Log) fits(messages []*natsgo.Msg) error {
+	most := l.nc.MaxPayload()
+	if most == 0 { // it was never connected
+		return nil
+	}
+	for _, m := range messages {
+		n := len(m.Data) + 256 // what batches add, and more
+		for k, v := range m.Header {
+			n += len(k) + len(v[0]) + 4
+		}
+		if int64(n) > most {
+			return fmt.Errorf("%w: a message of %d bytes, and the NATS servers take %d (max_payload)", engine.ErrTooLarge, n, most)
+		}
+	}
+	return nil
+}
+
+// send publishes a batch once.
+func (l *Log) send(messages []*natsgo.Msg, w *waiter, try int) error {
+	last := messages[len(messages)-1]
+	last.Reply = l.pending.inbox + "." + strconv.FormatUint(w.number, 36)
+	if len(messages) > 1 {
+		number(messages, w.id+"."+strconv.Itoa(try))
+	}
+	for _, m := range messages {
+		if err := l.nc.PublishMsg(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Errors of the servers, as their errors.json has them.
+const (
+	duplicateInBatch = 10201
+	batchesDisabled  = 10174
+	batchTooLong     = 10199
+	messageTooLarge  = 10054
+)
+
+// permanent returns what Append returns for an answer that will always be the
+// same, nil for others.
+func permanent(e *jetstream.APIError) error {
+	switch e.ErrorCode {
+	case batchesDisabled:
+		return fmt.Errorf("%w: a batch of several messages needs NATS 2.12 or later, and allow_atomic in the stream: %w", engine.ErrInvalid, e)
+	case batchTooLong:
+		return fmt.Errorf("%w: %w", engine.ErrInvalid, e)
+	case messageTooLarge:
+		return fmt.Errorf("%w: %w", engine.ErrTooLarge, e)
+	}
+	return nil
+}

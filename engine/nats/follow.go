@@ -1,0 +1,467 @@
+package nats
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/halley-comet/halley/engine"
+	"github.com/halley-comet/halley/engine/disk"
+)
+
+// run follows the stream, again and again, until the log is closed.
+func (l *Log) run() {
+	said := ""
+	for tries := 0; ; {
+		began := time.Now()
+		err := l.follow()
+		if l.isClosed() {
+			return
+		}
+		if changed := l.status.set(err); changed || err.Error() != said {
+			said = err.Error()
+			l.opts.Logger.Warn("halley: this node does not follow the stream", "error", err)
+		}
+		if time.Since(began) > time.Minute {
+			tries = 0
+		}
+		select {
+		case <-time.After(backoff(tries)):
+		case <-l.done:
+			return
+		}
+		tries++
+	}
+}
+
+// Why follow ends.
+var (
+	errCatchingUp = errors.New("this node catches up")
+	errLeft       = errors.New("the connection to the NATS server was lost")
+	errStalled    = errors.New("the stream has messages that do not come")
+	errBehind     = errors.New("the stream has less than this node was given")
+	errAnother    = errors.New("the stream is another")
+	errRolled     = errors.New("the stream has lost messages that were acknowledged: it begins a new epoch")
+	errDisorder   = errors.New("a message was lost on the way from the stream")
+)
+
+// follow brings the replica up to the stream and stores what comes, until
+// something is wrong. It then begins anew, from what the replica has.
+func (l *Log) follow() error {
+	nudged := l.status.nudged()
+	select {
+	case <-nudged:
+	default:
+	}
+	if !l.nc.IsConnected() {
+		return errLeft
+	}
+	stream, info, err := l.identify()
+	if err != nil {
+		return err
+	}
+	l.atomic.Store(info.Config.AllowAtomicPublish)
+	f := follower{log: l, replica: l.replica.Load(), epoch: epochOf(info), target: info.State.LastSeq}
+	f.next = f.replica.End().Seq + 1
+	if first := info.State.FirstSeq; first > f.next && info.State.LastSeq >= f.next {
+		// Retention has run ahead.
+		if err := f.jump(first); err != nil {
+			return err
+		}
+	}
+	f.inbox.init()
+	consumer, err := stream.CreateConsumer(l.ctx, jetstream.ConsumerConfig{
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       f.next,
+		AckPolicy:         jetstream.AckNonePolicy,
+		MemoryStorage:     true,
+		Replicas:          1,
+		InactiveThreshold: time.Minute,
+	})
+	if err != nil {
+		return explain(err)
+	}
+	defer l.remove(stream, consumer)
+	if consumer.CachedInfo().NumPending == 0 && f.target >= f.next {
+		if err := f.jump(f.target + 1); err != nil { // the rest was deleted
+			return err
+		}
+	}
+	receiving, err := consumer.Consume(f.inbox.put, jetstream.PullMaxMessages(pullMessages),
+		jetstream.PullExpiry(10*time.Second), jetstream.PullHeartbeat(time.Second), jetstream.ConsumeErrHandler(f.inbox.fail))
+	if err != nil {
+		return explain(err)
+	}
+	defer receiving.Stop()
+	defer f.inbox.close()
+	l.status.count(func(s *Stats) { s.Followed++; s.Last = info.State.LastSeq })
+	return f.run(nudged)
+}
+
+// pullMessages is how many messages are on their way at most, inboxBytes how many
+// bytes wait to be stored.
+const (
+	pullMessages = 2000
+	inboxBytes   = 16 << 20
+)
+
+// remove takes the consumer back. It would go by itself, after a minute.
+func (l *Log) remove(stream jetstream.Stream, consumer jetstream.Consumer) {
+	if l.nc.IsConnected() {
+		_ = l.nc.PublishMsg(&natsgo.Msg{Subject: fmt.Sprintf("$JS.API.CONSUMER.DELETE.%s.%s", l.opts.Stream, consumer.CachedInfo().Name)})
+	}
+}
+
+// identify finds the stream, and makes sure that the replica is of it. A stream
+// that a node has followed is made again only if it stays away: servers that have
+// just been started may not know it yet.
+func (l *Log) identify() (jetstream.Stream, *jetstream.StreamInfo, error) {
+	end, mark := l.replica.Load().Followed()
+	var missing, behind time.Time
+	for {
+		stream, info, err := l.find(l.ctx, end == 0 || !missing.IsZero() && time.Since(missing) > missingTime)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			if missing.IsZero() {
+				missing = time.Now()
+				l.opts.Logger.Warn("halley: there is no stream any more: it is made again if it stays away", "stream", l.opts.Stream)
+			}
+			l.status.set(err)
+			if !l.sleep(time.Second) {
+				return nil, nil, engine.ErrClosed
+			}
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if epoch := epochOf(info); epoch != l.replica.Load().End().Epoch {
+			return stream, info, l.replace(epoch)
+		}
+		rolled := info.State.LastSeq < end
+		if !rolled && mark != 0 && end >= info.State.FirstSeq {
+			at, err := l.timeOf(l.ctx, end)
+			if err != nil {
+				return nil, nil, err
+			}
+			rolled = at != 0 && at != mark
+		}
+		if !rolled {
+			return stream, info, nil
+		}
+		// A leader that was just elected may not have come to the end yet.
+		if behind.IsZero() {
+			behind = time.Now()
+		}
+		if time.Since(behind) > behindTime {
+			l.opts.Logger.Error("halley: "+errRolled.Error(), "stream ends at", info.State.LastSeq, "this node has", end)
+			if err := l.renew(l.ctx, info); err != nil {
+				return nil, nil, fmt.Errorf("%w, and the new one cannot be written: %w", errRolled, err)
+			}
+			continue
+		}
+		l.status.set(errBehind)
+		if !l.sleep(time.Second) {
+			return nil, nil, engine.ErrClosed
+		}
+	}
+}
+
+const (
+	missingTime = 5 * time.Second
+	behindTime  = 10 * time.Second
+)
+
+func (l *Log) sleep(d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-l.done:
+		return false
+	}
+}
+
+// A follower stores what comes from the stream.
+type follower struct {
+	log      *Log
+	replica  *disk.Log
+	epoch    string
+	inbox    inbox
+	next     uint64 // the position that is to be stored next
+	consumed uint64 // the consumer's own number of the last message
+	target   uint64 // what is to be reached before the node follows
+	follows  bool
+	open     *group // an atomic batch whose end has not come
+	batch    string // its id
+	moved    bool   // since the last look
+	still    int    // looks since messages came that were due
+}
+
+func (f *follower) run(nudged <-chan struct{}) error {
+	looks := make(chan look, 1)
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	looking := false
+	f.reached()
+	for {
+		select {
+		case <-f.inbox.ready:
+			messages, err := f.inbox.take()
+			if len(messages) > 0 {
+				if err := f.store(messages); err != nil {
+					return err
+				}
+			}
+			if err != nil {
+				return err
+			}
+		case <-ticker.C:
+			if !looking {
+				looking = true
+				f.log.pending.group.Go(func() { looks <- f.log.look() })
+			}
+		case k := <-looks:
+			looking = false
+			if err := f.compare(&k); err != nil {
+				return err
+			}
+		case <-nudged:
+			return errLeft
+		case <-f.log.done:
+			return engine.ErrClosed
+		}
+	}
+}
+
+// A look is what the stream says of itself.
+type look struct {
+	info *jetstream.StreamInfo
+	err  error
+}
+
+// lookEvery is how often the stream is asked: it tells of a last message that did
+// not come, and of another stream.
+const lookEvery = time.Second
+
+func (l *Log) look() look {
+	_, info, err := l.find(l.ctx, false)
+	return look{info, err}
+}
+
+// compare looks for what no message tells.
+func (f *follower) compare(k *look) error {
+	if k.err != nil {
+		return k.err
+	}
+	last := k.info.State.LastSeq
+	f.log.status.count(func(s *Stats) { s.Last = last })
+	f.log.atomic.Store(k.info.Config.AllowAtomicPublish)
+	if epochOf(k.info) != f.epoch {
+		return errAnother
+	}
+	switch {
+	case last+1 == f.next, f.moved:
+		f.still = 0
+	default:
+		f.still++
+	}
+	f.moved = false
+	if f.still < 3 {
+		return nil
+	}
+	if last+1 < f.next {
+		return errBehind
+	}
+	return errStalled
+}
+
+// A group is a part on its way to the replica, and the id that its publisher
+// waits by.
+type group struct {
+	disk.Part
+	id string
+}
+
+// store stores messages as they come from the stream.
+func (f *follower) store(messages []jetstream.Msg) error {
+	var groups []*group
+	skipped, holes := uint64(0), uint64(0)
+	at := f.next // the position that comes next, but for what is left out
+	for _, raw := range messages {
+		meta, err := raw.Metadata()
+		if err != nil {
+			return err
+		}
+		if f.consumed++; meta.Sequence.Consumer != f.consumed {
+			return errDisorder
+		}
+		seq := meta.Sequence.Stream
+		if seq < at {
+			return errDisorder
+		}
+		if seq != at {
+			holes++
+			groups = f.end(groups)
+		}
+		at = seq + 1
+		h := raw.Headers()
+		m, err := decode(f.log.opts.Stream, raw.Subject(), h, raw.Data())
+		if err != nil {
+			f.log.opts.Logger.Warn("halley: a message of the stream is left out, which is a gap", "sequence", seq, "subject", raw.Subject(), "error", err)
+			skipped++
+			groups = f.end(groups)
+			continue
+		}
+		batch := h.Get(batchHeader)
+		if batch == "" || batch != f.batch {
+			groups = f.end(groups)
+		}
+		if f.open == nil {
+			key, digest := keyOf(h)
+			f.open = &group{Part: disk.Part{First: seq, Key: key, Digest: digest}, id: h.Get(idHeader)}
+			f.batch = batch
+			m.Time = meta.Timestamp.UnixMilli()
+		} else {
+			m.Time = f.open.Messages[0].Time
+		}
+		f.open.Messages = append(f.open.Messages, m)
+		f.open.Mark = uint64(meta.Timestamp.UnixNano())
+		if batch == "" || h.Get(commitHeader) != "" || len(f.open.Messages) == engine.MaxBatch {
+			groups = f.end(groups)
+		}
+	}
+	f.next, f.moved = at, true
+	if f.open == nil && (len(groups) == 0 || groups[len(groups)-1].First+uint64(len(groups[len(groups)-1].Messages)) != at) {
+		groups = append(groups, &group{Part: disk.Part{First: at}})
+	}
+	f.log.status.count(func(s *Stats) {
+		s.Received += uint64(len(messages))
+		s.Skipped += skipped
+		s.Holes += holes
+	})
+	return f.put(groups)
+}
+
+// end ends the atomic batch that is open, if there is one.
+func (f *follower) end(groups []*group) []*group {
+	if f.open != nil {
+		groups, f.open, f.batch = append(groups, f.open), nil, ""
+	}
+	return groups
+}
+
+// jump leaves positions out: the stream has them no more.
+func (f *follower) jump(to uint64) error {
+	f.next = to
+	f.log.opts.Logger.Warn("halley: the stream has no more what this node has missed, which is a gap", "from", f.replica.End().Seq+1, "to", to-1)
+	f.log.status.count(func(s *Stats) { s.Holes++ })
+	return f.put([]*group{{Part: disk.Part{First: to}}})
+}
+
+// put hands groups to the replica, and tells those who wait for them.
+func (f *follower) put(groups []*group) error {
+	if len(groups) == 0 {
+		return nil
+	}
+	parts := make([]disk.Part, len(groups))
+	for i, g := range groups {
+		parts[i] = g.Part
+	}
+	if err := f.replica.Follow(f.log.ctx, parts); err != nil {
+		return fmt.Errorf("the replica takes nothing: %w", err)
+	}
+	for _, g := range groups {
+		if g.id == "" || !f.log.pending.waits(g.id) {
+			continue
+		}
+		r := engine.Receipt{First: engine.Cursor{Epoch: f.epoch, Seq: g.First}, Count: len(g.Messages)}
+		var buf [1]*engine.Message
+		if m, ok := f.replica.Tail(engine.Cursor{Epoch: f.epoch, Seq: g.First - 1}, buf[:0]); ok && len(m) == 1 {
+			r.Time = m[0].Time
+		}
+		f.log.pending.resolve(g.id, r)
+	}
+	f.reached()
+	return nil
+}
+
+// reached tells that the node follows, once it has what was there when it began.
+func (f *follower) reached() {
+	if !f.follows && f.next > f.target {
+		f.follows = true
+		if f.log.status.set(nil) {
+			f.log.opts.Logger.Info("halley: this node follows the stream", "at", f.next-1)
+		}
+	}
+	if !f.follows {
+		f.log.status.set(fmt.Errorf("%w: it has come to %d of %d", errCatchingUp, f.next-1, f.target))
+	}
+}
+
+// An inbox holds messages that wait to be stored. Who puts waits while there is
+// too much, and the stream is asked for no more.
+type inbox struct {
+	ready chan struct{} // has one when there is something
+	room  sync.Cond
+
+	mu       sync.Mutex
+	messages []jetstream.Msg
+	spare    []jetstream.Msg
+	bytes    int
+	err      error
+	closed   bool
+}
+
+func (i *inbox) init() {
+	i.ready = make(chan struct{}, 1)
+	i.room.L = &i.mu
+}
+
+func (i *inbox) ring() {
+	select {
+	case i.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (i *inbox) put(m jetstream.Msg) {
+	i.mu.Lock()
+	for i.bytes > inboxBytes && !i.closed {
+		i.room.Wait()
+	}
+	i.messages = append(i.messages, m)
+	i.bytes += len(m.Data()) + 512
+	i.mu.Unlock()
+	i.ring()
+}
+
+func (i *inbox) fail(_ jetstream.ConsumeContext, err error) {
+	i.mu.Lock()
+	if i.err == nil {
+		i.err = explain(err)
+	}
+	i.mu.Unlock()
+	i.ring()
+}
+
+// take returns what there is, until the next call.
+func (i *inbox) take() ([]jetstream.Msg, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	m := i.messages
+	clear(i.spare)
+	i.messages, i.spare, i.bytes = i.spare[:0], m, 0
+	i.room.Broadcast()
+	return m, i.err
+}
+
+// close lets those go who wait for room.
+func (i *inbox) close() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.closed = true
+	i.room.Broadcast()
+}
