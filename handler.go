@@ -288,7 +288,7 @@ func (h *Hub) problem(err error) *wire.Problem {
 	case errors.Is(err, engine.ErrKeyReused):
 		return wire.NewProblem(wire.KeyReused, "an earlier request with this key had other content")
 	case errors.Is(err, engine.ErrTooLarge):
-		return wire.NewProblem(wire.TooLarge, "the batch is larger than the log may hold")
+		return wire.NewProblem(wire.TooLarge, "a message, or the batch, is larger than the log takes")
 	case errors.Is(err, engine.ErrInvalid):
 		return wire.NewProblem(wire.InvalidMessage, wire.Detail(err))
 	case errors.Is(err, engine.ErrUnavailable), errors.Is(err, engine.ErrClosed):

@@ -35,6 +35,7 @@ func TestImports(t *testing.T) {
 		"./engine":             nil,
 		"./engine/memory":      {"/engine", "/engine/internal/bell"},
 		"./engine/disk":        slices.Concat([]string{"/engine", "/engine/internal/bell"}, pebble, prometheus),
+		"./engine/nats":        slices.Concat([]string{"/engine", "/engine/disk", "/engine/internal/bell", "github.com/nats-io/", "golang.org/x/crypto/"}, pebble, prometheus),
 		"./metrics":            slices.Concat([]string{""}, hub, prometheus),
 		"./internal/front":     {"/engine", "/internal/handback", "/internal/pump", "/internal/socket", "/internal/wire"},
 		"./internal/handback":  nil,

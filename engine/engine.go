@@ -91,10 +91,11 @@ type Immediate interface {
 	AppendNow(b Batch) (Receipt, error)
 }
 
-// A Stopper is an engine that may stop taking messages for good, as a disk may
-// fail. It is a further interface that an Engine may have.
+// A Stopper is an engine that may stop taking messages: for good, as a disk may
+// fail, or until others are there again that it stands on. It is a further
+// interface that an Engine may have.
 type Stopper interface {
-	// Err returns why no messages are taken any more, nil while they are.
+	// Err returns why no messages are taken now, nil while they are.
 	Err() error
 }
 

@@ -58,7 +58,10 @@ func newRegistry(t *testing.T, log metrics.LogStats) (*prometheus.Registry, *hal
 }
 
 // stopped has all that a log may tell of itself.
-var stopped = metrics.LogStats{Messages: 3, Bytes: 40, Stopped: errors.New("full"), Disk: &metrics.DiskStats{Bytes: 500, CompactionDebt: 6}}
+var stopped = metrics.LogStats{
+	Messages: 3, Bytes: 40, Stopped: errors.New("full"), Disk: &metrics.DiskStats{Bytes: 500, CompactionDebt: 6},
+	Stream: &metrics.StreamStats{Away: errors.New("no quorum"), Behind: 7, Followed: 1, Received: 3},
+}
 
 // TestLint holds the names to the conventions of Prometheus.
 func TestLint(t *testing.T) {
@@ -100,8 +103,14 @@ halley_log_stopped 1
 # HELP halley_log_compaction_debt_bytes Estimate of the bytes on disk that are to be compacted: it rises where the disk does not keep up.
 # TYPE halley_log_compaction_debt_bytes gauge
 halley_log_compaction_debt_bytes 6
+# HELP halley_stream_away 1 while this node does not follow the cluster's stream, so that it takes no messages.
+# TYPE halley_stream_away gauge
+halley_stream_away 1
+# HELP halley_stream_behind Positions that this node is behind the end of the cluster's stream.
+# TYPE halley_stream_behind gauge
+halley_stream_behind 7
 `
-	names := []string{"halley_connections", "halley_connections_ended_total", "halley_published_bytes_total", "halley_ready", "halley_log_stopped", "halley_log_compaction_debt_bytes"}
+	names := []string{"halley_connections", "halley_connections_ended_total", "halley_published_bytes_total", "halley_ready", "halley_log_stopped", "halley_log_compaction_debt_bytes", "halley_stream_away", "halley_stream_behind"}
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), names...); err != nil {
 		t.Error(err)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/engine/disk"
 	"github.com/halley-comet/halley/engine/memory"
+	"github.com/halley-comet/halley/engine/nats"
 	"github.com/halley-comet/halley/metrics"
 )
 
@@ -96,6 +97,19 @@ func logStats(log engine.Engine) func() metrics.LogStats {
 		return func() metrics.LogStats {
 			s := log.Stats()
 			return metrics.LogStats{Messages: s.Messages, Bytes: s.Bytes, Stopped: log.Err(), Disk: &metrics.DiskStats{Bytes: s.Disk, CompactionDebt: s.CompactionDebt}}
+		}
+	case *nats.Log:
+		return func() metrics.LogStats {
+			s := log.Stats()
+			r := &s.Replica
+			return metrics.LogStats{
+				Messages: r.Messages, Bytes: r.Bytes, Stopped: log.Replica().Err(),
+				Disk: &metrics.DiskStats{Bytes: r.Disk, CompactionDebt: r.CompactionDebt},
+				Stream: &metrics.StreamStats{
+					Away: log.Err(), Behind: max(s.Last, r.Newest) - r.Newest, Followed: s.Followed,
+					Received: s.Received, Holes: s.Holes, Skipped: s.Skipped, Retries: s.Retries,
+				},
+			}
 		}
 	case *memory.Log:
 		return func() metrics.LogStats {

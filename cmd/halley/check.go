@@ -147,12 +147,13 @@ func (c *serveCmd) checkStart() error {
 	switch _, _, err := splitListen(c.Listen); {
 	case err != nil:
 		return fmt.Errorf("--listen: %w", err)
-	case c.Engine == "nats":
-		return fmt.Errorf("--engine %s is not in this version: disk and memory are", c.Engine)
 	case c.Engine == "disk" && c.DataDir == "":
 		return errors.New("--data-dir is empty")
 	case (c.TLSCert == "") != (c.TLSKey == ""):
 		return errors.New("--tls-cert and --tls-key: one is nothing without the other")
+	}
+	if err := c.checkCluster(); err != nil {
+		return err
 	}
 	return c.checkValues()
 }
@@ -311,7 +312,7 @@ func (s *settings) checkFiles() {
 }
 
 func (s *settings) checkDirectory() {
-	if s.Engine == "disk" && s.DataDir != "" {
+	if s.onDisk() && s.DataDir != "" {
 		s.checkDataDir()
 	}
 }

@@ -15,7 +15,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/halley-comet/halley/engine"
 	"github.com/halley-comet/halley/engine/disk"
+	"github.com/halley-comet/halley/engine/nats"
 )
 
 // controlName is that of the socket in the data directory by which other
@@ -24,7 +26,7 @@ const controlName = "control.sock"
 
 // A control serves the socket. Whoever may open it may do what is here.
 type control struct {
-	log     *disk.Log
+	log     func() *disk.Log
 	revoked *revokedFile
 	server  *http.Server
 	path    string
@@ -32,9 +34,21 @@ type control struct {
 	served  chan struct{} // closed when server has ended
 }
 
+// diskLog returns what returns the log that is in the data directory, nil if
+// there is none. One that is a replica may come to be another.
+func diskLog(log engine.Engine) func() *disk.Log {
+	switch log := log.(type) {
+	case *disk.Log:
+		return func() *disk.Log { return log }
+	case *nats.Log:
+		return log.Replica
+	}
+	return nil
+}
+
 // startControl listens on the socket. The log is open, and so there is no other
 // server whose socket it could be.
-func startControl(dir string, log *disk.Log, revoked *revokedFile) (*control, error) {
+func startControl(dir string, log func() *disk.Log, revoked *revokedFile) (*control, error) {
 	c := &control{log: log, revoked: revoked, path: filepath.Join(dir, controlName), served: make(chan struct{})}
 	if info, err := os.Lstat(c.path); err == nil && info.Mode()&os.ModeSocket != 0 {
 		if err := os.Remove(c.path); err != nil {
@@ -85,7 +99,7 @@ func (c *control) remove() {
 }
 
 func (c *control) serveStats(w http.ResponseWriter, r *http.Request) {
-	s, err := statsOf(r.Context(), c.log)
+	s, err := statsOf(r.Context(), c.log())
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -101,7 +115,7 @@ func (c *control) serveBackup(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	began := time.Now()
-	err := c.log.Backup(r.Context(), to)
+	err := c.log().Backup(r.Context(), to)
 	if err == nil {
 		err = c.revoked.copyTo(to)
 	}

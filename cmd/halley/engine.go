@@ -19,31 +19,43 @@ type dataDir struct {
 	DataDir string `default:"halley-data" env:"HALLEY_DATA_DIR" help:"Directory of the log on disk (${default}, in the working directory)." placeholder:"DIR"`
 }
 
-func (c *serveCmd) openEngine() (engine.Engine, error) {
+// openEngine opens the log. One of a cluster may have to be waited for, until ctx
+// ends.
+func (c *serveCmd) openEngine(ctx context.Context) (engine.Engine, error) {
 	switch c.Engine {
 	case "memory":
 		return memory.New(memory.Options{Limit: int64(c.MemoryLimit), Rules: c.rules()})
-	case "disk":
-		return c.openDisk()
+	case "nats":
+		return c.openNATS(ctx)
 	}
-	return nil, fmt.Errorf("--engine %s is not in this version: disk and memory are", c.Engine)
+	return c.openDisk()
 }
 
 func (c *serveCmd) openDisk() (*disk.Log, error) {
-	log, err := openLog(c.DataDir, disk.Options{
-		Fsync: fsyncModes[c.Fsync],
+	o := c.diskOptions()
+	o.Fsync = fsyncModes[c.Fsync]
+	log, err := openLog(c.DataDir, o)
+	if err == nil {
+		tellOpened(log)
+	}
+	return log, err
+}
+
+// diskOptions are the settings of the log on this server's disk, be it the log or
+// a replica.
+func (c *serveCmd) diskOptions() disk.Options {
+	return disk.Options{
 		Rules: c.rules(),
 		Limit: cmp.Or(int64(c.DiskLimit), -1),
 		// Who follows the log reads from the one, who comes back to it after a
 		// while from the other.
 		TailBytes:  int64(c.MemoryLimit) / 2,
 		CacheBytes: int64(c.MemoryLimit) / 2,
-	})
-	if err == nil {
-		tellOpened(log)
 	}
-	return log, err
 }
+
+// onDisk tells whether there is a data directory.
+func (c *serveCmd) onDisk() bool { return c.Engine != "memory" }
 
 // tellOpened warns of what an operator may want to look into.
 func tellOpened(log *disk.Log) {
@@ -76,14 +88,23 @@ func openLog(dir string, o disk.Options) (*disk.Log, error) {
 	keepPrivate()
 	log, err := disk.Open(dir, o)
 	switch {
-	case errors.Is(err, disk.ErrInUse):
-		return nil, fmt.Errorf("--data-dir %s: %w by another process", absolute(dir), disk.ErrInUse)
 	case errors.Is(err, fs.ErrNotExist) && o.ReadOnly:
 		return nil, fmt.Errorf("--data-dir %s: there is no log", absolute(dir))
 	case err != nil:
-		return nil, fmt.Errorf("--data-dir: %w", err)
+		return nil, explainOpen(dir, err)
 	}
 	return log, nil
+}
+
+// explainOpen says why the log in a directory cannot be opened.
+func explainOpen(dir string, err error) error {
+	switch {
+	case errors.Is(err, disk.ErrInUse):
+		return fmt.Errorf("--data-dir %s: %w by another process", absolute(dir), disk.ErrInUse)
+	case errors.Is(err, disk.ErrNotReplica):
+		return fmt.Errorf("--data-dir %s: it holds %w: choose another directory, or move it away", absolute(dir), disk.ErrNotReplica)
+	}
+	return fmt.Errorf("--data-dir: %w", err)
 }
 
 // rules are the policies' retention, and what holds for all other channels.
@@ -99,10 +120,13 @@ func (c *serveCmd) rules() []engine.RetentionRule {
 
 // place says where the messages are.
 func (c *serveCmd) place() string {
-	if c.Engine != "disk" {
-		return "engine " + c.Engine
+	switch c.Engine {
+	case "disk":
+		return "engine disk, data in " + absolute(c.DataDir)
+	case "nats":
+		return "engine nats, stream " + c.NATSStream + ", replica in " + absolute(c.DataDir)
 	}
-	return "engine disk, data in " + absolute(c.DataDir)
+	return "engine " + c.Engine
 }
 
 // absolute is for messages: a relative path says little in a server's log.

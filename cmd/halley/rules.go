@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -149,12 +150,30 @@ var rules = []rule{
 	{note, "engine", when(func(s *settings) bool { return s.Engine == "memory" },
 		"the log is in memory: a restart forgets it, and every client is told of a gap"),
 		"Choose engine: disk to keep it"},
-	{warning, "disk-limit", when(func(s *settings) bool { return s.Engine == "disk" && s.DiskLimit == 0 },
+	{danger, "nats-url", func(s *settings) string {
+		for _, raw := range s.NATSURL {
+			u, err := url.Parse(raw)
+			if s.Engine == "nats" && err == nil && u.Scheme != "tls" && u.Scheme != "wss" && s.NATSCA == "" && s.NATSCert == "" && !isLoopback(u.Host) {
+				return "nats-url has " + redacted([]string{raw}) + ", without TLS: whoever is on the way reads and changes every message of the log, and takes the credentials"
+			}
+		}
+		return ""
+	}, "Use tls://, or set nats-ca; without, only on a network that is yours alone"},
+	{warning, "nats-replicas", when(func(s *settings) bool { return s.Engine == "nats" && s.NATSReplicas == 1 },
+		"the stream is on one NATS server: while that is away nobody publishes, and with its disk the log is lost but for what servers have of it"),
+		"Run three, and set nats-replicas: 3"},
+	{warning, "nats-storage", when(func(s *settings) bool { return s.Engine == "nats" && s.NATSStorage == "memory" },
+		"the stream is in the memory of the NATS servers: when most of them are down at once, it is lost and begins a new epoch"),
+		"Choose nats-storage: file"},
+	{note, "engine", when(func(s *settings) bool { return s.Engine == "nats" && s.NATSStorage == "file" },
+		"what the stream has acknowledged is on the disks of the NATS servers within their sync_interval, two minutes by default: a power cut of most of them at once may take it"),
+		"Set sync_interval: always in their configuration if that must not be, at less than half the speed; docs/cluster.md has the table"},
+	{warning, "disk-limit", when(func(s *settings) bool { return s.onDisk() && s.DiskLimit == 0 },
 		"disk-limit sets no bound: who may publish can fill the disk, and a full disk stops the log"),
 		"Set it to less than half of what is free"},
 	{warning, "disk-limit", func(s *settings) string {
 		free, ok := freeSpace(s.DataDir)
-		if s.Engine != "disk" || !ok || s.DiskLimit == 0 || exists(s.DataDir) {
+		if !s.onDisk() || !ok || s.DiskLimit == 0 || exists(s.DataDir) {
 			return "" // what is in the log already has its room
 		}
 		if need := 2*int64(s.DiskLimit) + 400<<20; free < need {
@@ -164,7 +183,7 @@ var rules = []rule{
 	}, "Lower disk-limit, or put data-dir elsewhere: a full disk stops the log"},
 	{warning, "data-dir", func(s *settings) string {
 		dir := absolute(s.DataDir)
-		if s.Engine != "disk" || !under(dir, os.TempDir()) && !under(dir, "/tmp") && !under(dir, "/var/tmp") && !under(dir, "/dev/shm") {
+		if !s.onDisk() || !under(dir, os.TempDir()) && !under(dir, "/tmp") && !under(dir, "/var/tmp") && !under(dir, "/dev/shm") {
 			return ""
 		}
 		return "data-dir is " + dir + ", where files are removed from time to time"

@@ -36,14 +36,14 @@ type serveCmd struct {
 	Demo    bool   `default:"true" negatable:"" env:"HALLEY_DEMO" help:"Serve the demo pages at / (on)."`
 	Bayeux  bool   `default:"true" negatable:"" env:"HALLEY_BAYEUX" help:"Serve CometD and Faye clients at /bayeux (on)."`
 
-	Engine string `default:"disk" enum:"disk,memory,nats" env:"HALLEY_ENGINE" help:"Where messages are kept: disk or memory (${default}); nats is not in this version." placeholder:"NAME"`
+	Engine string `default:"disk" enum:"disk,memory,nats" env:"HALLEY_ENGINE" help:"Where messages are kept: disk, memory, or nats for several servers (${default})." placeholder:"NAME"`
 	dataDir
 	Fsync       string           `default:"group" enum:"always,group,never" env:"HALLEY_FSYNC" help:"What acknowledged messages survive on disk: with always and group a power cut (group waits up to 0.2 ms for publishers to share a sync), with never a killed process (${default})." placeholder:"MODE"`
 	RetainCount int              `default:"10000" env:"HALLEY_RETAIN_COUNT" help:"Messages kept in a channel (${default}); 0 for no bound." placeholder:"N"`
 	RetainAge   time.Duration    `default:"0s" env:"HALLEY_RETAIN_AGE" help:"How long a message is kept; 0s for no bound (default)." placeholder:"DUR"`
 	RetainBytes units.Base2Bytes `default:"64MiB" env:"HALLEY_RETAIN_BYTES" help:"Bytes kept in a channel (${default}); 0 for no bound." placeholder:"SIZE"`
 	DiskLimit   units.Base2Bytes `default:"8GiB" env:"HALLEY_DISK_LIMIT" help:"Bytes of the log on disk in all, before compression (${default}); 0 for no bound." placeholder:"SIZE"`
-	MemoryLimit units.Base2Bytes `default:"256MiB" env:"HALLEY_MEMORY_LIMIT" help:"With the memory engine, what the log may take in all; with disk, what its newest messages and the blocks read from it may take together (${default})." placeholder:"SIZE"`
+	MemoryLimit units.Base2Bytes `default:"256MiB" env:"HALLEY_MEMORY_LIMIT" help:"With the memory engine, what the log may take in all; with the others, what its newest messages and the blocks read from it may take together (${default})." placeholder:"SIZE"`
 
 	Heartbeat      time.Duration    `default:"25s" env:"HALLEY_HEARTBEAT" help:"Longest silence of a stream (${default})." placeholder:"DUR"`
 	PollTimeout    time.Duration    `default:"25s" env:"HALLEY_POLL_TIMEOUT" help:"How long a poll is held that does not say, up to 60s (${default})." placeholder:"DUR"`
@@ -62,6 +62,8 @@ type serveCmd struct {
 	BayeuxTimeout     time.Duration `default:"30s" env:"HALLEY_BAYEUX_TIMEOUT" help:"How long a connect of a CometD or Faye client is held, up to 60s (${default})." placeholder:"DUR"`
 	BayeuxMaxInterval time.Duration `default:"10s" env:"HALLEY_BAYEUX_MAX_INTERVAL" help:"How long such a client's session lasts without a connect (${default})." placeholder:"DUR"`
 	BayeuxMaxSessions int           `default:"100000" env:"HALLEY_BAYEUX_MAX_SESSIONS" help:"Sessions of such clients at once (${default})." placeholder:"N"`
+
+	cluster
 
 	Origins []string `env:"HALLEY_ORIGINS" help:"Web origins whose pages may use the server, beside its own and loopback; * for all." placeholder:"ORIGIN"`
 	Hosts   []string `env:"HALLEY_HOSTS" help:"Host names that browsers reach the server by; others are refused." placeholder:"HOST"`
@@ -93,14 +95,19 @@ func (c *serveCmd) Run() (err error) {
 		}
 		defer operators.close()
 	}
-	log, err := c.openEngine()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	log, err := c.openEngine(ctx)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil // it was told to stop before there was a log
+	}
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	options := c.options()
 	var revoked *revokedFile // of the directory that the log is in
-	if c.Engine == "disk" {
+	if c.onDisk() {
 		if revoked, err = openRevoked(c.DataDir); err != nil {
 			return fmt.Errorf("--data-dir: %w", err)
 		}
@@ -158,14 +165,14 @@ func (c *serveCmd) Run() (err error) {
 	restart := make(chan os.Signal, 1)
 	notifyRestart(restart)
 
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
 	if os.Getenv("GOGC") == "" {
 		go boundGarbage(ctx)
 	}
 	if log, ok := log.(*disk.Log); ok {
 		go tellStopped(ctx, log)
-		control, err := startControl(c.DataDir, log, revoked)
+	}
+	if onDisk := diskLog(log); onDisk != nil {
+		control, err := startControl(c.DataDir, onDisk, revoked)
 		if err != nil {
 			slog.Warn("halley: there is no control socket: halley log cannot reach this server", "error", err)
 		} else {

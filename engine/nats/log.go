@@ -212,6 +212,11 @@ func (l *Log) replace(epoch string) error {
 // Backup, Verify. It may be closed at any time, when another takes its place.
 func (l *Log) Replica() *disk.Log { return l.replica.Load() }
 
+// MaxPayload returns how many bytes a message may take on its way to the NATS
+// servers, with its headers; 0 while there was no connection yet. Append returns
+// engine.ErrTooLarge for what takes more.
+func (l *Log) MaxPayload() int64 { return l.nc.MaxPayload() }
+
 // End implements engine.Engine: what this node has.
 func (l *Log) End() engine.Cursor { return l.replica.Load().End() }
 
