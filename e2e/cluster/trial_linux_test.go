@@ -114,6 +114,7 @@ func newNodes(t *testing.T, ports []*port, servers []*program) []*program {
 			path, "serve", "--listen", p.address + ":8080", "--open", "--publish-rate=-1", "--max-connections-per-address=-1",
 			"--engine", "nats", "--nats-url", strings.Join(urls, ","), "--nats-stream", stream, "--nats-replicas", fmt.Sprint(size),
 			"--nats-timeout", "3s", "--data-dir", filepath.Join(dir, name), "--heartbeat", "1s",
+			"--retain-count", "0", "--retain-bytes", "0", "--disk-limit", "0",
 		}})
 	}
 	return nodes
