@@ -2,6 +2,7 @@ package nats
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"testing"
@@ -59,4 +60,21 @@ func TestEngine(t *testing.T) {
 		},
 		Tick: 300 * time.Millisecond,
 	})
+}
+
+// open opens a node for the test.
+func open(t *testing.T, server *natstest.Server, dir string, o Options) *Log {
+	t.Helper()
+	o.URL = server.URL
+	o.Replicas = 1
+	if o.StreamBytes == 0 {
+		o.StreamBytes = 64 << 20
+	}
+	o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	l, err := Open(t.Context(), dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
 }
