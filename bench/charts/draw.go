@@ -33,6 +33,7 @@ func draw(scenario string, newest map[string]*source) []chart {
 	}
 	s := newest[scenario]
 	addStores(scenario, s, addBars, addLines)
+	addNodes(scenario, s, addBars, addLines)
 	switch scenario {
 	case "idle":
 		rows := usual(s.rows("idle", "bytes"))

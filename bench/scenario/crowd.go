@@ -249,6 +249,7 @@ func retryAfter(answer []byte) time.Duration {
 // repeats what is refused or cut until it is acknowledged.
 type feed struct {
 	acknowledged []atomic.Uint64 // by channel
+	node         []int           // by channel: the node that its publisher comes to
 	repeats      atomic.Int64
 	done         chan struct{}
 	failed       atomic.Pointer[error]
@@ -256,14 +257,15 @@ type feed struct {
 
 func feedChannel(i int) string { return "feed" + strconv.Itoa(i) }
 
-// publishTo begins to publish rate messages a second in all, each to any of the
-// nodes.
+// publishTo begins to publish rate messages a second in all. The publishers are
+// spread over the nodes, and go to the next one when theirs fails.
 func publishTo(nodes []*peers.Halley, channels, rate int, stop <-chan struct{}) *feed {
-	f := &feed{acknowledged: make([]atomic.Uint64, channels), done: make(chan struct{})}
+	f := &feed{acknowledged: make([]atomic.Uint64, channels), node: make([]int, channels), done: make(chan struct{})}
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: channels}}
 	pause := time.Second * time.Duration(channels) / time.Duration(rate)
 	over := make(chan struct{}, channels)
 	for i := range channels {
+		f.node[i] = i % len(nodes)
 		go func() {
 			defer func() { over <- struct{}{} }()
 			time.Sleep(pause * time.Duration(i) / time.Duration(channels))
@@ -298,8 +300,7 @@ func (f *feed) publish(client *http.Client, nodes []*peers.Halley, channel int) 
 	n := f.acknowledged[channel].Load()
 	message := load.Message(n, MessageSize)
 	for end := time.Now().Add(patience); ; f.repeats.Add(1) {
-		node := nodes[rand.IntN(len(nodes))]
-		url := "http://" + node.Addr().String() + "/comet/publish?channel=" + feedChannel(channel)
+		url := "http://" + nodes[f.node[channel]].Addr().String() + "/comet/publish?channel=" + feedChannel(channel)
 		request, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(message))
 		if err != nil {
 			return err
@@ -319,6 +320,7 @@ func (f *feed) publish(client *http.Client, nodes []*peers.Halley, channel int) 
 		if time.Now().After(end) {
 			return fmt.Errorf("channel %d, message %d: %w", channel, n, err)
 		}
+		f.node[channel] = (f.node[channel] + 1) % len(nodes)
 		time.Sleep(100*time.Millisecond + rand.N(200*time.Millisecond))
 	}
 }

@@ -21,6 +21,8 @@ import (
 // The ways in which a node takes messages from a stream.
 const (
 	wholeStream    = "whole stream"
+	replicaStream  = "whole stream, into the replica"
+	severalNodes   = "whole stream, eight nodes"
 	filteredStream = "1 % of the channels, filtered consumer"
 	liveAll        = "all, republished"
 	liveFew        = "1 % of the channels, republished"
@@ -28,6 +30,7 @@ const (
 
 const (
 	interestChannels = 10_000
+	interestNodes    = 8   // of severalNodes, in one process
 	interestPart     = 100 // channels of which a node has readers, where it does not take all
 )
 
@@ -41,8 +44,8 @@ var interest = Scenario{
 	Stores: &Stores{
 		Kinds: func(Case) []stores.Kind {
 			var kinds []stores.Kind
-			for _, name := range []string{wholeStream, filteredStream, liveAll, liveFew} {
-				kinds = append(kinds, stores.Kind{Name: name, Version: stores.NewCluster("", true).Version})
+			for _, name := range []string{wholeStream, replicaStream, severalNodes, filteredStream, liveAll, liveFew} {
+				kinds = append(kinds, stores.Kind{Name: name, Version: stores.NewCluster("", true, false).Version})
 			}
 			return kinds
 		},
@@ -54,8 +57,10 @@ var interest = Scenario{
 		{Key: "share", Title: "% of the messages that came", Digits: 1},
 		{Key: "cpu", Title: "node: CPU-s a million published", Digits: 2},
 		{Key: "each", Title: "CPU µs a message that came", Digits: 2},
-		{Key: "servers", Title: "NATS servers: CPU-s a million, with the node", Digits: 1},
-		{Key: "without", Title: "without it", Digits: 1},
+		{Key: "bytes", Title: "bytes read for it"},
+		{Key: "servers", Title: "NATS servers: CPU-s a million published", Digits: 1},
+		{Key: "without", Title: "with no node", Digits: 1},
+		{Key: "send", Title: "for each node", Digits: 1},
 		{Key: "lost", Title: "lost"},
 	},
 	Sizes:   "messages/s",
@@ -63,7 +68,7 @@ var interest = Scenario{
 }
 
 const (
-	interestStream = "chats"
+	interestStream = "chat"
 	livePrefix     = "live."
 )
 
@@ -89,15 +94,20 @@ func runInterest(k stores.Kind, c Case, config Config) ([]Measure, error) {
 		return nil, err
 	}
 	_, err = stream.CreateStream(ctx, jetstream.StreamConfig{
-		Name: interestStream, Subjects: []string{"chat.>"}, Storage: jetstream.FileStorage, Replicas: stores.Replicas,
+		Name: interestStream, AllowAtomicPublish: true, Subjects: []string{"chat.>"}, Storage: jetstream.FileStorage, Replicas: stores.Replicas,
 		RePublish: &jetstream.RePublish{Source: "chat.>", Destination: livePrefix + "chat.>"},
 	})
 	if err != nil {
 		return nil, err
 	}
 	values := Values{}
-	fed := func() (published, serverCPU float64, err error) {
+	total, read := 0.0, 0.0
+	fed := func(config Config) (published, serverCPU float64, err error) {
 		before, err := servers.Usage()
+		if err != nil {
+			return 0, 0, err
+		}
+		was, err := inputs()
 		if err != nil {
 			return 0, 0, err
 		}
@@ -105,14 +115,26 @@ func runInterest(k stores.Kind, c Case, config Config) ([]Measure, error) {
 		if err != nil {
 			return 0, 0, err
 		}
+		is, err := inputs()
+		if err != nil {
+			return 0, 0, err
+		}
+		total += o.Prepared["published"]
+		read += is.calls - was.calls
 		after, err := servers.Usage()
 		return o.Prepared["published"], (after.CPU - before.CPU).Seconds(), err
+	}
+	warming := config
+	warming.Time /= 3
+	if _, _, err := fed(warming); err != nil {
+		return nil, err
 	}
 	// First nobody takes anything, so that what the node adds can be told, and
 	// what its process takes without.
 	rest()
 	before := used()
-	published, cpu, err := fed()
+	read = 0
+	published, cpu, err := fed(config)
 	idle := used() - before
 	if err != nil {
 		return nil, err
@@ -126,15 +148,37 @@ func runInterest(k stores.Kind, c Case, config Config) ([]Measure, error) {
 		}
 	}
 	var came atomic.Int64
-	if err := takeIn(ctx, k.Name, conn, stream, uint64(published)+1, wanted, &came); err != nil {
-		return nil, err
+	arrived := func() float64 { return float64(came.Load()) }
+	nodes := 1
+	if k.Name == severalNodes {
+		nodes = interestNodes
 	}
+	if k.Name == replicaStream {
+		nodes = 0
+		log, err := stores.OpenNode(config.Dir, config.URL, interestStream)
+		if err != nil {
+			return nil, err
+		}
+		defer log.Close()
+		// It has taken in all that was published before.
+		first := log.End().Seq
+		arrived = func() float64 { return float64(log.End().Seq - first) }
+	}
+	for range nodes {
+		if err := takeIn(ctx, k.Name, config.URL, uint64(total)+1, wanted, &came); err != nil {
+			return nil, err
+		}
+	}
+	nodes = max(nodes, 1)
 	rest()
 	before = used()
-	if published, cpu, err = fed(); err != nil {
+	silent := read // of the process that has published, which counts here once it ends
+	read = 0
+	if published, cpu, err = fed(config); err != nil {
 		return nil, err
 	}
 	values["servers"] = cpu / published * 1e6
+	values["send"] = (values["servers"] - values["without"]) / float64(nodes)
 	expected := published
 	if wanted != nil {
 		expected = 0
@@ -144,20 +188,33 @@ func runInterest(k stores.Kind, c Case, config Config) ([]Measure, error) {
 			}
 		}
 	}
-	for end := time.Now().Add(patience); float64(came.Load()) < expected && time.Now().Before(end); {
+	expected *= float64(nodes)
+	for end := time.Now().Add(patience); arrived() < expected && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
-	values["cpu"] = (used() - before - idle).Seconds() / published * 1e6
-	values["each"] = values["cpu"] * published / max(float64(came.Load()), 1)
-	values["share"] = float64(came.Load()) / published * 100
-	values["lost"] = max(0, expected-float64(came.Load()))
+	got := arrived()
+	values["bytes"] = (read - silent) / max(got, 1)
+	values["cpu"] = (used() - before - idle).Seconds() / published / float64(nodes) * 1e6
+	values["each"] = values["cpu"] * published * float64(nodes) / max(got, 1)
+	values["share"] = got / float64(nodes) / published * 100
+	values["lost"] = max(0, expected-got)
 	return []Measure{{Values: values}}, nil
 }
 
-// takeIn begins to take messages in. They are decoded and forgotten.
-func takeIn(ctx context.Context, way string, conn *nats.Conn, stream jetstream.JetStream, from uint64, wanted []string, came *atomic.Int64) error {
+// takeIn begins to take messages in by a connection of its own, until ctx ends.
+// They are decoded and forgotten.
+func takeIn(ctx context.Context, way, url string, from uint64, wanted []string, came *atomic.Int64) error {
+	conn, err := nats.Connect(url)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, conn.Close)
+	stream, err := jetstream.New(conn)
+	if err != nil {
+		return err
+	}
 	switch way {
-	case wholeStream, filteredStream:
+	case wholeStream, severalNodes, filteredStream:
 		consumer, err := stream.OrderedConsumer(ctx, interestStream, jetstream.OrderedConsumerConfig{
 			DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, FilterSubjects: wanted,
 		})

@@ -12,7 +12,7 @@ import (
 // the way from one to the other.
 func TestNodes(t *testing.T) {
 	t.Chdir("..") // where the command is run
-	for _, p := range []peers.Peer{&peers.CentrifugeNodes{}} {
+	for _, p := range []peers.Peer{&peers.HalleyNodes{}, &peers.CentrifugeNodes{}} {
 		t.Run(p.Name(), func(t *testing.T) {
 			t.Parallel()
 			if _, err := exec.LookPath("redis-server"); err != nil && p.Name() == "centrifuge-redis" {

@@ -16,8 +16,10 @@ var nodesPublish = Scenario{
 	Stores: &Stores{
 		Kinds: func(Case) []stores.Kind {
 			return []stores.Kind{
-				stores.NewCluster("jetstream", true),
-				stores.NewCluster("jetstream-connections", false),
+				stores.NewHalleyCluster("halley"),
+				stores.NewCluster("jetstream", true, false),
+				stores.NewCluster("jetstream-read", true, true),
+				stores.NewCluster("jetstream-connections", false, false),
 			}
 		},
 		Run: runNodesPublish,

@@ -26,16 +26,18 @@ type Clustered interface {
 type Cluster struct {
 	nats   *peers.NATS
 	shared bool // by all publishers, the connection is
+	read   bool // the stream is by this process, as a node does
 	conns  []*nats.Conn
 	stream jetstream.JetStream
 }
 
 // NewCluster returns the kind. Publishers have a connection each, or share one
-// as those of one server do.
-func NewCluster(name string, shared bool) Kind {
+// as those of one server do. With read all messages come back to the process,
+// by an ordered consumer, and are forgotten.
+func NewCluster(name string, shared, read bool) Kind {
 	open := func(dir string) (Store, error) {
 		servers, err := peers.StartNATS(filepath.Join(dir, "nats"), Replicas)
-		c := &Cluster{nats: servers, shared: shared}
+		c := &Cluster{nats: servers, shared: shared, read: read}
 		if err == nil {
 			err = c.open()
 		}
@@ -60,9 +62,16 @@ func (c *Cluster) open() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	_, err = c.stream.CreateStream(ctx, jetstream.StreamConfig{
+	stream, err := c.stream.CreateStream(ctx, jetstream.StreamConfig{
 		Name: streamName, Subjects: []string{"chat.>"}, Storage: jetstream.FileStorage, Replicas: Replicas,
 	})
+	if err != nil || !c.read {
+		return err
+	}
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
+	if err == nil {
+		_, err = consumer.Consume(func(jetstream.Msg) {}, jetstream.PullMaxMessages(1000))
+	}
 	return err
 }
 

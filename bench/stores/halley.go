@@ -43,11 +43,7 @@ func (h Halley) Publisher() (func(Message) error, error) {
 
 // Fill implements [Store].
 func (h Halley) Fill(messages []Message) error {
-	b := engine.Batch{Messages: make([]engine.Message, len(messages))}
-	for i, m := range messages {
-		b.Messages[i] = engine.Message{Channel: m.Channel, ContentType: "text/plain", Data: m.Data}
-	}
-	_, err := h.Append(context.Background(), b)
+	_, err := h.Append(context.Background(), batch(messages))
 	return err
 }
 
