@@ -82,15 +82,8 @@ func (h *Hub) findToken(v *caller, r *http.Request, form url.Values) *wire.Probl
 		}
 		v.token = token
 	} else if ticket := form.Get("ticket"); ticket != "" {
-		token, ok := h.tickets.take(ticket)
-		v.token, v.source = token, inTicket
-		if !ok {
-			// An EventSource comes back with its old URL, and has the cookie.
-			c, err := r.Cookie(h.opts.TokenCookie)
-			if err != nil || c.Value == "" {
-				return wire.NewProblem(wire.InvalidTicket, "the ticket was used, is too old, or never was one: get another by POST ticket")
-			}
-			v.token, v.source = c.Value, inCookie
+		if p := h.redeem(v, r, ticket); p != nil {
+			return p
 		}
 	} else if token := form.Get("token"); token != "" {
 		v.token, v.source = token, inForm

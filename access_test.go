@@ -64,6 +64,12 @@ func newPeople(t *testing.T, o halley.Options, front bool) (*people, *halley.Hub
 		o.Heartbeat = 200 * time.Millisecond
 	}
 	hub := newHub(t, o)
+	return p, hub, serveHub(t, hub, front)
+}
+
+// serveHub serves a hub on a real socket, and returns its mount.
+func serveHub(t *testing.T, hub *halley.Hub, front bool) string {
+	t.Helper()
 	server := &http.Server{Handler: hub}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -75,7 +81,7 @@ func newPeople(t *testing.T, o halley.Options, front bool) (*people, *halley.Hub
 	}
 	go func() { _ = server.Serve(l) }() // until it is closed
 	t.Cleanup(func() { _ = server.Close() })
-	return p, hub, mount
+	return mount
 }
 
 // answer is what a request was answered with.

@@ -234,25 +234,21 @@ func (cs *clients) current(c *client) *Grant {
 	return c.grant
 }
 
-// renew has the connections that are held by a token go on under another of
-// the same user, and returns their number.
-func (h *Hub) renew(old string, v *caller) (n int, p *wire.Problem) {
-	if old == "" || v.token == "" {
-		return 0, wire.NewProblem(wire.InvalidParameter, "the old token and the new one are needed")
-	}
-	before, after := sha256.Sum256([]byte(old)), sha256.Sum256([]byte(v.token))
+// renew has the connections that are held here by a token go on under another
+// of the same user, and returns their number. Tokens are given by their hashes.
+func (h *Hub) renew(before, after [sha256.Size]byte, g *Grant) (n int, p *wire.Problem) {
 	cs := &h.clients
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if p := h.current(v.grant); p != nil { // as in hold
+	if p := h.current(g); p != nil { // as in hold
 		return 0, p
 	}
 	var found []*client
 	for c := cs.tokens[before]; c != nil; c = c.next {
-		if c.user != v.grant.User {
+		if c.user != g.User {
 			return 0, wire.NewProblem(wire.Forbidden, "the tokens are of two users")
 		}
-		if p := v.grant.maySubscribe(c.grant.Subscribe); p != nil {
+		if p := g.maySubscribe(c.grant.Subscribe); p != nil {
 			p.Detail += ", which the old token may: open new connections"
 			return 0, p
 		}
@@ -263,7 +259,7 @@ func (h *Hub) renew(old string, v *caller) (n int, p *wire.Problem) {
 			delete(cs.shared, c.key) // who comes with the old token gets what that gives
 		}
 		cs.unlink(c)
-		c.key.token, c.key.grant, c.grant = after, v.grant, v.grant
+		c.key.token, c.key.grant, c.grant = after, g, g
 		cs.link(c)
 		cs.setTimer(c)
 		n += c.lease.Len()

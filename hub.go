@@ -36,6 +36,9 @@ type Hub struct {
 	tickets tickets
 	revoked revocations
 	rates   rates
+	// renewals tell nodes of tokens that were renewed; nil for a lone one.
+	renewals  Table
+	following sync.WaitGroup // those who watch tables
 	// failures are tokens that were refused, admissions subscriptions that
 	// began, both of addresses.
 	failures, admissions rates
@@ -63,7 +66,9 @@ type Hub struct {
 var _ http.Handler = (*Hub)(nil)
 
 // New makes a hub on an engine, which stays the caller's to close, after the
-// hub. It returns an error that names the field of opts at fault.
+// hub. It returns an error that names the field of opts at fault. On an engine of
+// several nodes, with an Authorizer, it waits up to 5 s for what was revoked on
+// the others.
 func New(e Engine, opts *Options) (*Hub, error) {
 	if e == nil {
 		return nil, errors.New("halley: no engine")
@@ -108,6 +113,7 @@ func New(e Engine, opts *Options) (*Hub, error) {
 	if n := o.AdmitRate; n > 0 {
 		h.admit = rate.NewLimiter(rate.Limit(n), n)
 	}
+	h.join()
 	return h, nil
 }
 
@@ -306,6 +312,7 @@ func (h *Hub) Close() error {
 		return nil
 	}
 	h.pump.Close()
+	h.following.Wait()
 	<-h.lastLeft()
 	h.transports.Close()
 	return nil

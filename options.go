@@ -86,7 +86,9 @@ type Options struct {
 	// KeepRevocation keeps a revocation for the time after the hub, whose
 	// Options.Revoked it is to be in. It is called with one at a time, before
 	// that takes effect; an error refuses it. Without it, the hub's end forgets
-	// all of them.
+	// all of them. On an engine of several nodes, these keep revocations too: it
+	// is called with those of other nodes as well, for a start without them, and
+	// an error is logged.
 	KeepRevocation func(Revocation) error
 	// Revoked are the revocations that the hub begins with, MaxRevocations at
 	// most, each with its Time. KeepRevocation is not called with them, and what

@@ -1,6 +1,7 @@
 package halley
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -42,16 +43,16 @@ func (r *Revocation) check() error {
 
 // revocations are those that are remembered.
 type revocations struct {
-	adding sync.Mutex // held while one is made, and kept: it comes before mu
+	table  Table      // all nodes' revocations; nil for a lone one
+	adding sync.Mutex // held while one is made, kept, and takes effect: it comes before mu
 	mu     sync.RWMutex
 	users  map[string]time.Time // guarded by mu
 	ids    map[string]time.Time // guarded by mu
 }
 
 // add remembers a revocation, once keep, if it is not nil, has returned nil.
+// adding is held.
 func (rs *revocations) add(r Revocation, keep func(Revocation) error) error {
-	rs.adding.Lock()
-	defer rs.adding.Unlock()
 	if !rs.makeRoom() {
 		return ErrTooMany
 	}
@@ -70,6 +71,18 @@ func (rs *revocations) add(r Revocation, keep func(Revocation) error) error {
 		m[name] = r.Time
 	}
 	return nil
+}
+
+// knows tells whether a revocation says nothing new.
+func (rs *revocations) knows(r Revocation) bool {
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	m, name := rs.ids, r.ID
+	if r.User != "" {
+		m, name = rs.users, r.User
+	}
+	at, ok := m[name]
+	return ok && !r.Time.After(at)
 }
 
 // makeRoom forgets what is old if there is no room for one more, and tells
@@ -118,6 +131,11 @@ func (r *Revocation) matches(g *Grant) bool {
 // lives: Options.KeepRevocation is for longer. Errors wrap ErrInvalid,
 // ErrTooMany, or ErrUnavailable and that of KeepRevocation; nothing was taken
 // back then.
+//
+// On an engine of several nodes all of them know it within a second or so, and
+// those that begin later from the beginning. The number is of this node's
+// connections. An error that wraps ErrUnavailable is then one of the cluster: it
+// may still take effect, and should be tried again.
 func (h *Hub) Revoke(r Revocation) (connections int, err error) {
 	if err := r.check(); err != nil {
 		return 0, fmt.Errorf("halley: revoke: %w", err)
@@ -125,14 +143,41 @@ func (h *Hub) Revoke(r Revocation) (connections int, err error) {
 	if r.Time.IsZero() {
 		r.Time = time.Now()
 	}
-	if err := h.revoked.add(r, h.opts.KeepRevocation); err != nil {
+	rs := &h.revoked
+	rs.adding.Lock()
+	defer rs.adding.Unlock()
+	keep := h.opts.KeepRevocation
+	if rs.table != nil {
+		keep = h.keepLearned
+		if !rs.makeRoom() {
+			return 0, fmt.Errorf("halley: revoke: %w", ErrTooMany)
+		}
+		if err := h.shareRevocation(r); err != nil {
+			return 0, fmt.Errorf("halley: revoke: %w", unavailable(err))
+		}
+	}
+	if err := rs.add(r, keep); err != nil {
 		return 0, fmt.Errorf("halley: revoke: %w", err)
 	}
-	for _, c := range h.clients.find(&r) {
+	return h.takeBack(&r), nil
+}
+
+// unavailable returns an error of a table as one that wraps ErrUnavailable.
+func unavailable(err error) error {
+	if errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// takeBack ends the connections that a revocation is of, and returns their
+// number.
+func (h *Hub) takeBack(r *Revocation) (connections int) {
+	for _, c := range h.clients.find(r) {
 		connections += c.lease.Len()
 		h.clients.end(c, tokenRevoked())
 	}
-	return connections, nil
+	return connections
 }
 
 // find returns the clients that a revocation is of.
@@ -193,14 +238,27 @@ func (h *Hub) serveRevoke(w http.ResponseWriter, r *http.Request) {
 }
 
 // serveRenew answers POST renew: connections that are held by the token in the
-// parameter old go on under the one of the request.
+// parameter old go on under the one of the request. Those of other nodes follow
+// as soon as they hear of it.
 func (h *Hub) serveRenew(w http.ResponseWriter, r *http.Request) {
 	v, form, p := h.administer(w, r)
 	if p != nil {
 		h.refuse(w, p)
 		return
 	}
-	n, p := h.renew(form.Get("old"), v)
+	old := form.Get("old")
+	if old == "" || v.token == "" {
+		h.refuse(w, wire.NewProblem(wire.InvalidParameter, "the old token and the new one are needed"))
+		return
+	}
+	before, after := sha256.Sum256([]byte(old)), sha256.Sum256([]byte(v.token))
+	n, p := h.renew(before, after, v.grant)
+	if p == nil && h.renewals != nil {
+		if err := h.shareRenewal(before, after, v.grant); err != nil {
+			p = wire.NewProblem(wire.EngineUnavailable, "other servers cannot be told now, which may hold connections too")
+			p.RetryAfter = comeBack(time.Second, 2*time.Second)
+		}
+	}
 	if p != nil {
 		h.refuse(w, p)
 		return

@@ -18,6 +18,10 @@ type (
 	Query = engine.Query
 	// Page is a part of the log.
 	Page = engine.Page
+	// Table has small values that all nodes on a log share.
+	Table = engine.Table
+	// Entry is a value in a Table.
+	Entry = engine.Entry
 )
 
 // Errors of the engine contract that callers branch on: see package engine.
@@ -27,6 +31,8 @@ var (
 	ErrUnavailable = engine.ErrUnavailable
 	ErrTooLarge    = engine.ErrTooLarge
 	ErrInvalid     = engine.ErrInvalid
+	ErrNotFound    = engine.ErrNotFound
+	ErrConflict    = engine.ErrConflict
 )
 
 // ParseCursor parses a position as clients give and get it.

@@ -142,3 +142,21 @@ func TestTableWatch(t *testing.T) {
 		t.Errorf("Watch ended with %v", err)
 	}
 }
+
+// TestTableTTL wants a value gone after its time.
+func TestTableTTL(t *testing.T) {
+	server := natstest.Start(t, t.TempDir(), "")
+	table := open(t, server, t.TempDir(), Options{}).Table("brief", time.Second)
+	if _, err := table.Put(t.Context(), "k", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		_, _, err := table.Get(t.Context(), "k")
+		if errors.Is(err, engine.ErrNotFound) {
+			return
+		}
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("after its time: %v", err)
+		}
+	}
+}

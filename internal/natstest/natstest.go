@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -32,6 +33,7 @@ var Build = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	built.Store(&dir)
 	path := filepath.Join(dir, "nats-server")
 	build := exec.Command("go", "build", "-o", path, "github.com/nats-io/nats-server/v2")
 	build.Dir = filepath.Join(filepath.Dir(strings.TrimSpace(string(module))), "bench")
@@ -41,13 +43,13 @@ var Build = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
+// built is the directory of what Build has built, nil for nothing.
+var built atomic.Pointer[string]
+
 // Remove removes what Build has built: for TestMain.
 func Remove() {
-	if os.Getenv("HALLEY_NATS_SERVER") != "" {
-		return
-	}
-	if path, err := Build(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+	if dir := built.Load(); dir != nil {
+		os.RemoveAll(*dir)
 	}
 }
 
