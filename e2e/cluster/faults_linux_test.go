@@ -21,6 +21,7 @@ var faults = []struct {
 	{"a node is cut off from NATS", cutNode},
 	{"a machine is cut off", cutMachine},
 	{"a link is slow and lossy", slowLink},
+	{"two NATS servers are parted", partServers},
 	{"a program is paused", pause},
 	{"all are started again at once", restart},
 }
@@ -193,6 +194,26 @@ func slowLink(r *trial) string {
 	r.last()
 	r.last()
 	return did
+}
+
+// partServers cuts the link between the stream's leader and another server, which
+// falls behind while all others take it for well. Nodes are killed and started
+// meanwhile, so that they come to it for what they have missed.
+func partServers(r *trial) string {
+	r.Helper()
+	l := r.leader(nil)
+	other := r.nats[r.random.IntN(size)]
+	for other == l {
+		other = r.nats[r.random.IntN(size)]
+	}
+	r.wire.set(fault{cut: true}, []int{l.port.number}, []int{other.port.number})
+	for range 6 {
+		time.Sleep(time.Duration(r.random.Int64N(int64(1500 * time.Millisecond))))
+		n := r.nodes[r.random.IntN(size)]
+		n.kill()
+		n.start()
+	}
+	return fmt.Sprint(l, ", the leader, and ", other)
 }
 
 func pause(r *trial) string {
