@@ -87,10 +87,19 @@ func (l *Log) follow() error {
 	}
 	defer l.remove(stream, consumer)
 	if consumer.CachedInfo().NumPending == 0 && f.target >= f.next {
-		if err := f.jump(f.target + 1); err != nil { // the rest was deleted
+		// The rest was deleted, or the server that has the consumer has less than
+		// the leader.
+		at, _, err := l.from(l.ctx, f.next)
+		if err == nil && at == 0 {
+			err = f.jump(f.target + 1)
+		} else if err == nil && at > f.next {
+			err = f.jump(at)
+		}
+		if err != nil {
 			return err
 		}
 	}
+	defer l.testConnection()
 	receiving, err := consumer.Consume(f.inbox.put, jetstream.PullMaxMessages(pullMessages),
 		jetstream.PullExpiry(10*time.Second), jetstream.PullHeartbeat(time.Second), jetstream.ConsumeErrHandler(f.inbox.fail))
 	if err != nil {
@@ -116,6 +125,14 @@ func (l *Log) remove(stream jetstream.Stream, consumer jetstream.Consumer) {
 	}
 }
 
+// testConnection leaves a server that does not answer: it may be gone without a
+// word.
+func (l *Log) testConnection() {
+	if l.nc.IsConnected() && l.nc.FlushTimeout(time.Second) != nil && !l.isClosed() {
+		_ = l.nc.ForceReconnect()
+	}
+}
+
 // identify finds the stream, and makes sure that the replica is of it. A stream
 // that a node has followed is made again only if it stays away: servers that have
 // just been started may not know it yet.
@@ -123,7 +140,7 @@ func (l *Log) identify() (jetstream.Stream, *jetstream.StreamInfo, error) {
 	end, mark := l.replica.Load().Followed()
 	var missing, behind time.Time
 	for {
-		stream, info, err := l.find(l.ctx, end == 0 || !missing.IsZero() && time.Since(missing) > missingTime)
+		stream, info, err := l.find(l.ctx, end == 0 || !missing.IsZero() && time.Since(missing) > l.opts.missing)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			if missing.IsZero() {
 				missing = time.Now()
@@ -143,11 +160,11 @@ func (l *Log) identify() (jetstream.Stream, *jetstream.StreamInfo, error) {
 		}
 		rolled := info.State.LastSeq < end
 		if !rolled && mark != 0 && end >= info.State.FirstSeq {
-			at, err := l.timeOf(l.ctx, end)
+			at, stored, err := l.from(l.ctx, end)
 			if err != nil {
 				return nil, nil, err
 			}
-			rolled = at != 0 && at != mark
+			rolled = at == end && stored != mark
 		}
 		if !rolled {
 			return stream, info, nil
@@ -156,7 +173,7 @@ func (l *Log) identify() (jetstream.Stream, *jetstream.StreamInfo, error) {
 		if behind.IsZero() {
 			behind = time.Now()
 		}
-		if time.Since(behind) > behindTime {
+		if time.Since(behind) > l.opts.behind {
 			l.opts.Logger.Error("halley: "+errRolled.Error(), "stream ends at", info.State.LastSeq, "this node has", end)
 			if err := l.renew(l.ctx, info); err != nil {
 				return nil, nil, fmt.Errorf("%w, and the new one cannot be written: %w", errRolled, err)
@@ -169,11 +186,6 @@ func (l *Log) identify() (jetstream.Stream, *jetstream.StreamInfo, error) {
 		}
 	}
 }
-
-const (
-	missingTime = 5 * time.Second
-	behindTime  = 10 * time.Second
-)
 
 func (l *Log) sleep(d time.Duration) bool {
 	select {
@@ -303,6 +315,13 @@ func (f *follower) store(messages []jetstream.Msg) error {
 			return errDisorder
 		}
 		if seq != at {
+			// What a server leaves out that is behind is no hole.
+			switch there, _, err := f.log.from(f.log.ctx, at); {
+			case err != nil:
+				return err
+			case there != seq:
+				return errDisorder
+			}
 			holes++
 			groups = f.end(groups)
 		}

@@ -115,9 +115,9 @@ func (l *Log) connect() error {
 		natsgo.ReconnectWait(250 * time.Millisecond),
 		natsgo.ReconnectJitter(250*time.Millisecond, 250*time.Millisecond),
 		natsgo.Timeout(2 * time.Second),
-		// A server that is gone without a word is left after 4 s.
-		natsgo.PingInterval(2 * time.Second),
-		natsgo.MaxPingsOutstanding(1),
+		// A server that is gone without a word is left after 3 s.
+		natsgo.PingInterval(time.Second),
+		natsgo.MaxPingsOutstanding(2),
 		// What is to be sent again is for Append to say.
 		natsgo.ReconnectBufSize(-1),
 		natsgo.DisconnectErrHandler(func(_ *natsgo.Conn, err error) {
@@ -156,7 +156,7 @@ func (l *Log) open(ctx context.Context) error {
 		if err == nil {
 			return l.openReplica(epochOf(info))
 		}
-		if errors.Is(err, ErrMisfit) {
+		if errors.Is(err, ErrMisfit) || isRefused(err) {
 			return err
 		}
 		if ctx.Err() != nil {

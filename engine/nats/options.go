@@ -50,6 +50,9 @@ type Options struct {
 
 	// Logger gets what an operator should know. Nil means slog.Default.
 	Logger *slog.Logger
+
+	missing time.Duration // how long a stream must be away to be made again; 0 means missingTime
+	behind  time.Duration // and have less than a node to have lost it; 0 means behindTime
 }
 
 const (
@@ -59,6 +62,10 @@ const (
 	// duplicates is how long the servers know what was published, at most: long
 	// enough for what is tried again, and for nodes to see each other's keys.
 	duplicates = 2 * time.Minute
+	// Servers that have just been started may not know the stream yet, and a
+	// leader that was just elected may not have come to its end.
+	missingTime = 5 * time.Second
+	behindTime  = 10 * time.Second
 	// maxPending is how many bytes of batches may wait to be acknowledged.
 	maxPending = 256 << 20
 )
@@ -73,6 +80,8 @@ func (o Options) withDefaults() (Options, error) {
 	o.Replicas = cmp.Or(o.Replicas, 3)
 	o.StreamBytes = cmp.Or(o.StreamBytes, defaultStreamBytes)
 	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
+	o.missing = cmp.Or(o.missing, missingTime)
+	o.behind = cmp.Or(o.behind, behindTime)
 	o.Replica.KeyWindow = cmp.Or(o.Replica.KeyWindow, defaultKeyWindow)
 	if o.Logger == nil {
 		o.Logger = slog.Default()

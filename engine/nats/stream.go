@@ -82,6 +82,12 @@ func (o *Options) check(c *jetstream.StreamConfig) error {
 // find returns the stream, which it makes where there is none and create is
 // set.
 func (l *Log) find(ctx context.Context, create bool) (jetstream.Stream, *jetstream.StreamInfo, error) {
+	if !l.nc.IsConnected() {
+		if err := l.nc.LastError(); err != nil {
+			return nil, nil, fmt.Errorf("%w: %w", errUnreached, err)
+		}
+		return nil, nil, errUnreached
+	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	s, err := l.js.Stream(ctx, l.opts.Stream)
@@ -119,36 +125,49 @@ func explain(err error) error {
 	return err
 }
 
+// isRefused tells of what the servers will not do, however long one waits.
+func isRefused(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && (api.Code == 400 && api.ErrorCode != noSuitablePeers || api.ErrorCode == replicasUnsupported)
+}
+
+var errUnreached = errors.New("no NATS server can be reached")
+
 const (
-	requestTimeout      = 5 * time.Second
+	// requestTimeout is short: servers without a leader leave requests unanswered
+	// for ever, and answer the next one once they have one.
+	requestTimeout      = 1500 * time.Millisecond
 	noSuitablePeers     = 10005
 	replicasUnsupported = 10074
 )
 
-// timeOf returns when the stream stored the message at a position, in Unix
-// nanoseconds. It asks the leader, which has it if anyone does: 0 means that it
-// is there no more.
-func (l *Log) timeOf(ctx context.Context, seq uint64) (uint64, error) {
+// from returns the position of the first message that the stream has from one on,
+// and when it was stored, in Unix nanoseconds; 0 if there is none. It asks the
+// leader, which has them if anyone does.
+func (l *Log) from(ctx context.Context, seq uint64) (at, stored uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	reply, err := l.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+l.opts.Stream, fmt.Appendf(nil, `{"seq":%d}`, seq))
+	reply, err := l.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+l.opts.Stream, fmt.Appendf(nil, `{"seq":%d,"next_by_subj":">"}`, seq))
 	if err != nil {
-		return 0, explain(err)
+		return 0, 0, explain(err)
 	}
 	var answer struct {
 		Error   *jetstream.APIError
-		Message struct{ Time time.Time }
+		Message struct {
+			Seq  uint64
+			Time time.Time
+		}
 	}
 	if err := json.Unmarshal(reply.Data, &answer); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	switch {
 	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
-		return 0, nil
+		return 0, 0, nil
 	case answer.Error != nil:
-		return 0, answer.Error
+		return 0, 0, answer.Error
 	}
-	return uint64(answer.Message.Time.UnixNano()), nil
+	return answer.Message.Seq, uint64(answer.Message.Time.UnixNano()), nil
 }
 
 // renew begins a new epoch: the stream has lost messages that this node was told
