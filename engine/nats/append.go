@@ -18,7 +18,7 @@ import (
 
 // pending holds the batches that are published and not acknowledged.
 type pending struct {
-	prefix string // of ids of what has no key: nobody else has it
+	prefix string // of ids of calls: nobody else has it
 	inbox  string // subject of acknowledgements, before the waiter's number
 
 	mu     sync.Mutex
@@ -57,9 +57,8 @@ func (p *pending) init() {
 	p.byID, p.bySent, p.keys = make(map[string]*waiter), make(map[uint64]*waiter), make(map[string]chan struct{})
 }
 
-// add begins to wait for a batch of a size; nil if too much waits already. An
-// empty id gets one that nobody has.
-func (p *pending) add(id string, size int64) *waiter {
+// add begins to wait for a batch of a size; nil if too much waits already.
+func (p *pending) add(size int64) *waiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.bytes > 0 && p.bytes+size > maxPending {
@@ -67,9 +66,9 @@ func (p *pending) add(id string, size int64) *waiter {
 	}
 	p.bytes += size
 	p.number++
-	w := &waiter{id: id, number: p.number, stored: make(chan engine.Receipt, 1), acks: make(chan ack, 4), again: make(chan struct{}, 1)}
-	if id == "" {
-		w.id = p.prefix + strconv.FormatUint(p.number, 36)
+	w := &waiter{
+		id: p.prefix + strconv.FormatUint(p.number, 36), number: p.number,
+		stored: make(chan engine.Receipt, 1), acks: make(chan ack, 4), again: make(chan struct{}, 1),
 	}
 	p.byID[w.id], p.bySent[w.number] = w, w
 	return w
@@ -98,7 +97,7 @@ func (p *pending) resolve(id string, r engine.Receipt) {
 	if w != nil {
 		select {
 		case w.stored <- r:
-		default: // it was there before: a key
+		default:
 		}
 	}
 }
@@ -269,18 +268,18 @@ func (l *Log) stored(ctx context.Context, b *engine.Batch, id string) (engine.Re
 }
 
 // publish publishes a batch until it is stored, and as often as it takes: under
-// its id, it is stored once. What has no key gets an id of its own.
+// its id, which is that of its key if it has one, it is stored once.
 func (l *Log) publish(ctx context.Context, b *engine.Batch, key string) (engine.Receipt, error) {
 	var size int64
 	for i := range b.Messages {
 		size += int64(len(b.Messages[i].Data)) + 512
 	}
-	w := l.pending.add(key, size)
+	w := l.pending.add(size)
 	if w == nil {
 		return engine.Receipt{}, fmt.Errorf("%w: %d MiB wait for the stream already", engine.ErrUnavailable, maxPending>>20)
 	}
 	defer l.pending.remove(w, size)
-	messages := encode(l.opts.Stream, b, w.id)
+	messages := encode(l.opts.Stream, b, key, w.id)
 	if err := l.fits(messages); err != nil {
 		return engine.Receipt{}, err
 	}

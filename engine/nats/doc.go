@@ -31,7 +31,8 @@
 //	Halley-Type      the message's type, percent-encoded
 //	Halley-Headers   its headers, as a query string
 //	Halley-Digest    of what has an idempotency key, base64
-//	Nats-Msg-Id      "k." and a hash of the key, or "r." and what nobody else has
+//	Nats-Msg-Id      "k." and a hash of the key, or "r." and what no other call has
+//	Halley-Call      what no other call has, beside a key
 //
 // So any NATS client may publish to the channels. What cannot be a message of its
 // channel is left out, and a gap on every node.

@@ -132,7 +132,7 @@ func TestNodes(t *testing.T) {
 			fresh++
 		}
 	}
-	if fresh > 1 {
+	if fresh != 1 {
 		t.Errorf("%d of the calls have stored it", fresh)
 	}
 	keyed.Digest = [32]byte{2}
@@ -599,4 +599,42 @@ func TestTooLarge(t *testing.T) {
 		t.Errorf("Append: %v", err)
 	}
 	mustAppend(t, a, one("a", strings.Repeat("x", 60<<10)))
+}
+
+// TestKeysOverNodes publishes under the same keys on two nodes at once, with the
+// same content and with other.
+func TestKeysOverNodes(t *testing.T) {
+	server := natstest.Start(t, t.TempDir(), "")
+	nodes := []*Log{open(t, server, t.TempDir(), Options{}), open(t, server, t.TempDir(), Options{})}
+	for i := range 100 {
+		var receipts [4]engine.Receipt
+		var errs [4]error
+		var wg sync.WaitGroup
+		for j := range receipts {
+			b := one("a", fmt.Sprint(i))
+			for range i % 3 {
+				b.Messages = append(b.Messages, b.Messages[0])
+			}
+			b.Key = fmt.Sprint("key ", i)
+			if i%2 == 1 {
+				b.Digest[0] = byte(j)
+			}
+			wg.Go(func() { receipts[j], errs[j] = nodes[j%2].Append(t.Context(), b) })
+		}
+		wg.Wait()
+		fresh, refused := 0, 0
+		for j, err := range errs {
+			switch {
+			case errors.Is(err, engine.ErrKeyReused):
+				refused++
+			case err != nil:
+				t.Fatal(err)
+			case !receipts[j].Repeated:
+				fresh++
+			}
+		}
+		if fresh != 1 || i%2 == 1 && refused != 3 || i%2 == 0 && refused != 0 {
+			t.Fatalf("round %d: %d have stored it, %d were refused: %+v", i, fresh, refused, receipts)
+		}
+	}
 }

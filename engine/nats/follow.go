@@ -290,8 +290,8 @@ func (f *follower) compare(k *look) error {
 	return errStalled
 }
 
-// A group is a part on its way to the replica, and the id that its publisher
-// waits by.
+// A group is a part on its way to the replica, and the id of the call of Append
+// that waits for it.
 type group struct {
 	disk.Part
 	id string
@@ -340,7 +340,7 @@ func (f *follower) store(messages []jetstream.Msg) error {
 		}
 		if f.open == nil {
 			key, digest := keyOf(h)
-			f.open = &group{Part: disk.Part{First: seq, Key: key, Digest: digest}, id: h.Get(idHeader)}
+			f.open = &group{Part: disk.Part{First: seq, Key: key, Digest: digest}, id: callOf(h)}
 			f.batch = batch
 			m.Time = meta.Timestamp.UnixMilli()
 		} else {

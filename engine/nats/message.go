@@ -20,6 +20,7 @@ const (
 	typeHeader        = "Halley-Type"
 	headersHeader     = "Halley-Headers"
 	digestHeader      = "Halley-Digest"
+	callHeader        = "Halley-Call"
 	idHeader          = natsgo.MsgIdHdr
 	// JetStream's, of atomic publishing.
 	batchHeader    = "Nats-Batch-Id"
@@ -43,8 +44,9 @@ var (
 	toSlash = strings.NewReplacer(".", "/", "#", ".")
 )
 
-// encode returns a batch as it is published to a stream.
-func encode(stream string, b *engine.Batch, id string) []*natsgo.Msg {
+// encode returns a batch as it is published to a stream by a call of Append. The
+// call's id is the batch's, unless that has one by its key.
+func encode(stream string, b *engine.Batch, key, call string) []*natsgo.Msg {
 	out := make([]*natsgo.Msg, len(b.Messages))
 	for i := range b.Messages {
 		m := &b.Messages[i]
@@ -63,8 +65,9 @@ func encode(stream string, b *engine.Batch, id string) []*natsgo.Msg {
 			h[headersHeader] = []string{q.Encode()}
 		}
 		if i == 0 {
-			h[idHeader] = []string{id}
-			if b.Key != "" {
+			h[idHeader] = []string{call}
+			if key != "" {
+				h[idHeader], h[callHeader] = []string{key}, []string{call}
 				h[digestHeader] = []string{base64.RawStdEncoding.EncodeToString(b.Digest[:])}
 			}
 		}
@@ -123,6 +126,15 @@ func isOurs(h natsgo.Header) bool {
 		id = h.Get(batchHeader)
 	}
 	return strings.HasPrefix(id, "k.") || strings.HasPrefix(id, "r.")
+}
+
+// callOf returns the id of the call that has published a message, if it was one
+// of a node's.
+func callOf(h natsgo.Header) string {
+	if call := h.Get(callHeader); call != "" {
+		return call
+	}
+	return h.Get(idHeader)
 }
 
 // keyOf returns the idempotency key's id and the digest, empty if there is none.
