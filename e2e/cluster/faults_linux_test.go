@@ -98,6 +98,7 @@ func (r *trial) round(number, kind int) (o outage) {
 	r.Helper()
 	r.acks.Longest()
 	r.messages.Longest()
+	began := time.Now()
 	did := faults[kind].run(r)
 	r.heal()
 	healed := time.Now()
@@ -105,8 +106,9 @@ func (r *trial) round(number, kind int) (o outage) {
 	o.after = time.Since(healed)
 	r.awaitAcks(20)
 	o.silent, o.still = r.acks.Longest(), r.messages.Longest()
+	// First, so that what is found in the check is known to be of this round.
+	r.Logf("round %d at %s, %s (%s): %v", number, began.Format(time.TimeOnly), faults[kind].name, did, o)
 	r.check()
-	r.Logf("round %d, %s (%s): %v", number, faults[kind].name, did, o)
 	return o
 }
 

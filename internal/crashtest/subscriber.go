@@ -34,7 +34,8 @@ type Subscriber struct {
 	Opens  int
 	Cursor engine.Cursor // written by the goroutine that calls Take alone
 
-	checked int // entries of the ledger that Got was compared with
+	astray  bool // something came that could not be right
+	checked int  // entries of the ledger that Got was compared with
 	target  uint64
 	reached chan struct{} // closed when the cursor has come to target
 }
@@ -93,7 +94,10 @@ func (s *Subscriber) Take(ctx context.Context, e comet.Event) {
 	defer s.Unlock()
 	cursor, err := engine.ParseCursor(e.Cursor)
 	if err != nil || cursor.Epoch != s.start.Epoch || cursor.Seq < s.Cursor.Seq {
-		s.t.Errorf("%v: %s comes after %v", s, e.Envelope(), s.Cursor)
+		if !s.astray { // what follows says no more
+			s.t.Errorf("%s %v from %s: %.200s comes after %v", time.Now().Format(time.TimeOnly), s, s.Client.URL, e.Envelope(), s.Cursor)
+		}
+		s.astray = true
 		return
 	}
 	switch e.Control {
