@@ -209,8 +209,8 @@ func partServers(r *trial) string {
 		other = r.nats[r.random.IntN(size)]
 	}
 	r.wire.set(fault{cut: true}, []int{l.port.number}, []int{other.port.number})
-	for range 6 {
-		time.Sleep(time.Duration(r.random.Int64N(int64(1500 * time.Millisecond))))
+	for range 8 {
+		time.Sleep(500*time.Millisecond + time.Duration(r.random.Int64N(int64(800*time.Millisecond))))
 		n := r.nodes[r.random.IntN(size)]
 		n.kill()
 		n.start()
