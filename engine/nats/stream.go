@@ -115,6 +115,8 @@ func explain(err error) error {
 	switch {
 	case errors.As(err, &api) && api.ErrorCode == noSuitablePeers:
 		return fmt.Errorf("%w: are there as many NATS servers as the stream is to have replicas?", err)
+	case errors.As(err, &api) && api.ErrorCode == noStorage:
+		return fmt.Errorf("%w: the servers set aside what the stream may take: lower its bytes, or raise max_file_store", err)
 	case errors.As(err, &api) && api.ErrorCode == replicasUnsupported:
 		return fmt.Errorf("%w: a lone NATS server can have one replica", err)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, natsgo.ErrNoResponders):
@@ -128,7 +130,7 @@ func explain(err error) error {
 // isRefused tells of what the servers will not do, however long one waits.
 func isRefused(err error) bool {
 	api, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && (api.Code == 400 && api.ErrorCode != noSuitablePeers || api.ErrorCode == replicasUnsupported)
+	return ok && (api.Code == 400 && api.ErrorCode != noSuitablePeers || api.ErrorCode == replicasUnsupported || api.ErrorCode == noStorage)
 }
 
 var errUnreached = errors.New("no NATS server can be reached")
@@ -139,6 +141,7 @@ const (
 	requestTimeout      = 1500 * time.Millisecond
 	noSuitablePeers     = 10005
 	replicasUnsupported = 10074
+	noStorage           = 10047
 )
 
 // from returns the position of the first message that the stream has from one on,

@@ -68,8 +68,9 @@ func (t *table) find(ctx context.Context) (jetstream.KeyValue, error) {
 	return kv, nil
 }
 
-// tableBytes bounds a table. Beyond, nothing is written.
-const tableBytes = 1 << 30
+// tableBytes bounds a table, and is set aside for it by the servers. Beyond,
+// nothing is written.
+const tableBytes = 128 << 20
 
 // name is what a key is called in the bucket.
 func name(key string) string { return base64.RawURLEncoding.EncodeToString([]byte(key)) }
