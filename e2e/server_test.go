@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/halley-comet/halley/e2e/process"
+	"github.com/halley-comet/halley/internal/natstest"
 )
 
 // halley is the path of the command, built for this run unless HALLEY_BINARY
@@ -33,7 +34,8 @@ var halley = sync.OnceValues(func() (string, error) {
 	return program, nil
 })
 
-// server is one `halley serve`, with a log of its own in memory.
+// server is one `halley serve`, with a log of its own: in memory, or on a NATS
+// server if HALLEY_E2E_ENGINE is nats.
 type server struct {
 	t       *testing.T
 	scheme  string
@@ -48,7 +50,8 @@ func serve(t *testing.T, flags ...string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	arguments := append([]string{"serve", "--listen", "127.0.0.1:0", "--engine", "memory"}, flags...)
+	arguments := append([]string{"serve", "--listen", "127.0.0.1:0"}, engine(t)...)
+	arguments = append(arguments, flags...)
 	p, err := process.Start(exec.Command(program, arguments...))
 	if err != nil {
 		t.Fatal(err)
@@ -69,6 +72,21 @@ func serve(t *testing.T, flags ...string) *server {
 		}
 	})
 	return &server{t: t, scheme: "http", address: ready[1], process: p}
+}
+
+// engine returns the flags that say where a server's log is.
+func engine(t *testing.T) []string {
+	t.Helper()
+	switch name := os.Getenv("HALLEY_E2E_ENGINE"); name {
+	case "":
+		return []string{"--engine", "memory"}
+	case "nats":
+		s := natstest.Start(t, t.TempDir(), "")
+		return []string{"--engine", name, "--nats-url", s.URL, "--nats-replicas", "1", "--data-dir", t.TempDir()}
+	default:
+		t.Fatalf("HALLEY_E2E_ENGINE is %q, not nats", name)
+		return nil
+	}
 }
 
 // url is that of a path at the server.
