@@ -99,6 +99,16 @@ type Stopper interface {
 	Err() error
 }
 
+// A Follower is an engine that may be behind others of the same log, whose clients
+// come to it. It is a further interface that an Engine may have.
+type Follower interface {
+	// Ahead tells whether a position beyond End may be one that the engine has not
+	// come to yet. It never blocks: it finds out meanwhile, and while it does not
+	// know the answer is true. For such a position Read waits a while, and then
+	// returns ErrUnavailable.
+	Ahead(c Cursor) bool
+}
+
 // A Batch is a list of messages that are stored together.
 type Batch struct {
 	// Messages to store, at least one and at most MaxBatch. The engine sets

@@ -337,20 +337,17 @@ func backoff(try int) time.Duration { return min(50*time.Millisecond<<min(try, 5
 // foundDuplicate returns what the stream has under a key, when this node has come
 // to it.
 func (l *Log) foundDuplicate(ctx context.Context, b *engine.Batch, id string) (engine.Receipt, bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, retryAfter)
+	wait, cancel := context.WithTimeout(ctx, retryAfter)
 	defer cancel()
-	if last, err := l.last(ctx); err == nil {
-		for end := l.End(); end.Seq < last; end = l.End() {
-			if l.Wait(ctx, end) != nil {
-				break
-			}
+	for {
+		end := l.End()
+		if r, ok, err := l.stored(ctx, b, id); ok || err != nil {
+			return r, ok, err
+		}
+		if l.Wait(wait, end) != nil {
+			return engine.Receipt{}, false, nil // not in this moment
 		}
 	}
-	r, ok, err := l.stored(ctx, b, id)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return engine.Receipt{}, false, nil // not in this moment
-	}
-	return r, ok, err
 }
 
 // fits tells whether the servers take messages of the size.

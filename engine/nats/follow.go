@@ -169,11 +169,12 @@ func (l *Log) identify() (jetstream.Stream, *jetstream.StreamInfo, error) {
 		if !rolled {
 			return stream, info, nil
 		}
-		// A leader that was just elected may not have come to the end yet.
+		// A leader that was just elected may not have come to the end yet, and one
+		// that was deposed may not know.
 		if behind.IsZero() {
 			behind = time.Now()
 		}
-		if time.Since(behind) > l.opts.behind {
+		if past := time.Since(behind); past > l.opts.behind && isLed(info, past) {
 			l.opts.Logger.Error("halley: "+errRolled.Error(), "stream ends at", info.State.LastSeq, "this node has", end)
 			if err := l.renew(l.ctx, info); err != nil {
 				return nil, nil, fmt.Errorf("%w, and the new one cannot be written: %w", errRolled, err)

@@ -33,7 +33,7 @@ type Log struct {
 
 	pending  pending
 	status   status
-	asking   asking
+	claims   claims
 	atomic   atomic.Bool // whether the stream takes batches
 	done     chan struct{}
 	ctx      context.Context // ends with done
@@ -200,6 +200,7 @@ func (l *Log) openReplica(epoch string) error {
 // replace puts a replica of another epoch in the place of the one there is.
 func (l *Log) replace(epoch string) error {
 	old := l.replica.Load()
+	l.status.restart(errCatchingUp) // before anyone finds it empty
 	l.opts.Logger.Warn("halley: the stream has another epoch, which clients from before are told as a gap", "epoch", epoch, "was", old.End().Epoch)
 	if err := old.Close(); err != nil {
 		l.opts.Logger.Error("halley: closing the replica failed", "error", err)
@@ -243,7 +244,7 @@ func (l *Log) Wait(ctx context.Context, after engine.Cursor) error {
 // position that this one has not come to: that is waited for, or is no gap before
 // the stream has said that it has no such position.
 func (l *Log) Read(ctx context.Context, q engine.Query) (engine.Page, error) {
-	if end := l.End(); q.After.Epoch == end.Epoch && q.After.Seq > end.Seq && q.Check() == nil {
+	if l.Ahead(q.After) && q.Check() == nil {
 		if err := l.await(ctx, q.After); err != nil {
 			return engine.Page{}, err
 		}
@@ -255,51 +256,34 @@ func (l *Log) Read(ctx context.Context, q engine.Query) (engine.Page, error) {
 	return page, err
 }
 
-// await returns nil when the log has come to a position, or will not.
+// await returns nil when the log has come to a position, or never will.
 func (l *Log) await(ctx context.Context, to engine.Cursor) error {
 	ctx, cancel := context.WithTimeout(ctx, awaitTime)
 	defer cancel()
-	asked := false
-	for {
-		end := l.End()
-		if end.Epoch != to.Epoch || end.Seq >= to.Seq {
-			return nil
+	for l.Ahead(to) {
+		why := l.status.away()
+		if why == nil {
+			why = fmt.Errorf("this node has come to %v, and not to %v yet", l.End(), to)
+		} else if l.status.long(patience) {
+			return fmt.Errorf("nats: %w: %w", engine.ErrUnavailable, why)
 		}
-		if why := l.status.away(); why != nil {
-			if l.status.long(patience) {
-				return fmt.Errorf("nats: %w: %w", engine.ErrUnavailable, why)
-			}
-			if err := l.status.bell.Wait(ctx, l.done, func() bool { return l.status.away() == nil }); err != nil {
-				return unavailableAfter(err, why)
-			}
-			continue
-		}
-		if !asked {
-			last, err := l.last(ctx)
-			switch {
-			case err == nil && last < to.Seq:
-				return nil
-			case err == nil:
-				asked = true
-			}
-		}
-		if err := l.Wait(ctx, end); err != nil {
-			return unavailableAfter(err, fmt.Errorf("this node has come to %v, and not to %v yet", end, to))
+		wait, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+		err := l.Wait(wait, l.End())
+		cancel()
+		switch {
+		case errors.Is(err, engine.ErrClosed):
+			return err
+		case errors.Is(ctx.Err(), context.DeadlineExceeded):
+			return fmt.Errorf("nats: %w: %w", engine.ErrUnavailable, why)
+		case ctx.Err() != nil:
+			return ctx.Err()
 		}
 	}
+	return nil
 }
 
-// unavailableAfter returns what a reader gets that has waited in vain.
-func unavailableAfter(err, why error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("nats: %w: %w", engine.ErrUnavailable, why)
-	}
-	return err
-}
-
-// awaitTime is how long a reader waits for a position at most: others wait for
-// the reader.
-const awaitTime = time.Second
+// awaitTime is how long a reader waits for a position at most.
+const awaitTime = 3 * time.Second
 
 // Err tells why the log takes no messages now, nil if it does: the servers are
 // away, or this node is catching up. It goes on by itself.

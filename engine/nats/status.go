@@ -1,8 +1,6 @@
 package nats
 
 import (
-	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -34,6 +32,14 @@ func (s *status) set(err error) (changed bool) {
 	s.mu.Unlock()
 	s.bell.Ring()
 	return changed
+}
+
+// restart tells that the node is as one that has just been opened.
+func (s *status) restart(why error) {
+	s.mu.Lock()
+	s.begun = false
+	s.mu.Unlock()
+	s.set(why)
 }
 
 // away tells why the node does not follow now, nil if it does.
@@ -120,63 +126,4 @@ func (l *Log) Stats() Stats {
 	l.status.mu.Unlock()
 	s.Replica = l.replica.Load().Stats()
 	return s
-}
-
-// asking lets those who want to know the stream's end share requests. Who comes
-// while one is under way needs the next one: the end may have moved after the
-// stream was asked.
-type asking struct {
-	mu   sync.Mutex
-	next *answer // that was not begun; nil if there is none
-	busy bool
-}
-
-type answer struct {
-	done chan struct{} // closed when what follows is set
-	last uint64
-	err  error
-}
-
-// last asks the stream for its newest position.
-func (l *Log) last(ctx context.Context) (uint64, error) {
-	q := &l.asking
-	q.mu.Lock()
-	if q.next == nil {
-		q.next = &answer{done: make(chan struct{})}
-	}
-	a := q.next
-	if !q.busy {
-		q.busy = true
-		l.pending.group.Go(l.ask)
-	}
-	q.mu.Unlock()
-	select {
-	case <-a.done:
-		return a.last, a.err
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-l.done:
-		return 0, errors.New("closed")
-	}
-}
-
-// ask answers until nobody asks.
-func (l *Log) ask() {
-	q := &l.asking
-	for {
-		q.mu.Lock()
-		a := q.next
-		q.next = nil
-		if a == nil {
-			q.busy = false
-			q.mu.Unlock()
-			return
-		}
-		q.mu.Unlock()
-		_, info, err := l.find(l.ctx, false)
-		if a.err = err; err == nil {
-			a.last = info.State.LastSeq
-		}
-		close(a.done)
-	}
 }

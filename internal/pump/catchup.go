@@ -86,6 +86,11 @@ func (w *worker) catchUp(c *Conn) {
 		w.page(c, pageRead{Page: engine.Page{Start: end, End: end}}, nil)
 		return
 	}
+	if f := w.pump.follower; f != nil && at.Epoch == end.Epoch && at.Seq > end.Seq && f.Ahead(at) {
+		w.awaitEngine(c)
+		return
+	}
+	c.rare.ahead = time.Time{}
 	q := engine.Query{Channels: c.set.names(), After: at, From: c.rare.since(end.Epoch), Limit: flushItems, Bytes: flushBytes}
 	switch {
 	case c.kind.Poll:
@@ -104,6 +109,36 @@ func (w *worker) catchUp(c *Conn) {
 	c.on(reading)
 	w.pump.reads.put(read{conn: c, query: q, slow: slow, reads: c.rare.reads})
 	w.sendHead(c)
+}
+
+// awaitEngine waits for an engine that has not come to a connection's position.
+// Most often that is a matter of milliseconds.
+func (w *worker) awaitEngine(c *Conn) {
+	if c.rare.ahead.IsZero() {
+		c.rare.ahead = time.Now()
+	}
+	waited := time.Since(c.rare.ahead)
+	if c.kind.Poll && waited > aheadPatience {
+		c.rare.ahead = time.Time{}
+		w.readFailed(c, engine.ErrUnavailable)
+		return
+	}
+	w.retryAfter(c, min(max(waited, 5*time.Millisecond), retryRead))
+	w.sendHead(c)
+}
+
+// aheadPatience is how long a poll is held for which the engine is behind.
+const aheadPatience = 4 * time.Second
+
+// retryAfter has a connection read for after a while.
+func (w *worker) retryAfter(c *Conn, d time.Duration) {
+	c.on(reading) // until it is time
+	time.AfterFunc(d, func() {
+		w.inbox.put(command{conn: c, do: func(w *worker, c *Conn) {
+			c.off(reading)
+			w.catchUpSoon(c)
+		}})
+	})
 }
 
 // since returns what is to be left out in the log's present epoch.
@@ -232,13 +267,7 @@ func (w *worker) readFailed(c *Conn, err error) {
 		p.RetryAfter = 2 * retryRead
 		w.end(c, &wire.Control{Kind: wire.Error, Problem: p})
 	case errors.Is(err, engine.ErrUnavailable):
-		c.on(reading) // until it is time to try again
-		time.AfterFunc(retryRead, func() {
-			w.inbox.put(command{conn: c, do: func(w *worker, c *Conn) {
-				c.off(reading)
-				w.catchUpSoon(c)
-			}})
-		})
+		w.retryAfter(c, retryRead)
 	case errors.Is(err, engine.ErrClosed):
 		w.end(c, &wire.Control{Kind: wire.Reconnect, Delay: retryRead})
 	default:

@@ -176,6 +176,7 @@ func (c *Conn) off(f flags)     { c.flags &^= f }
 // rare is what a connection has while it is behind, or is asked for something.
 type rare struct {
 	cursor engine.Cursor // while behind
+	ahead  time.Time     // since when the engine has not come to it; zero if it has
 	from   []engine.Cursor
 	// resumed was the log's end when it came, until it is caught up; set only
 	// where there are rules for slow connections.

@@ -82,12 +82,13 @@ type Flush struct {
 
 // A Pump serves the connections of one log.
 type Pump struct {
-	engine  engine.Engine
-	opts    Options
-	slow    []SlowRule // nil if all connections get everything
-	frames  *frames
-	workers []*worker
-	reads   *mailbox[read]
+	engine   engine.Engine
+	follower engine.Follower // the engine, if it is one
+	opts     Options
+	slow     []SlowRule // nil if all connections get everything
+	frames   *frames
+	workers  []*worker
+	reads    *mailbox[read]
 
 	next   atomic.Uint64 // the worker of the next connection
 	conns  atomic.Int64
@@ -113,7 +114,8 @@ func New(e engine.Engine, o Options) *Pump {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	p := &Pump{engine: e, opts: o, slow: slowRules(o.SlowRules), frames: newFrames(o.FrameBytes), reads: newMailbox[read]()}
+	follower, _ := e.(engine.Follower)
+	p := &Pump{engine: e, follower: follower, opts: o, slow: slowRules(o.SlowRules), frames: newFrames(o.FrameBytes), reads: newMailbox[read]()}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for i := range o.Workers {
 		w := newWorker(p, i)
