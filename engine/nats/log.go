@@ -154,6 +154,9 @@ func (l *Log) open(ctx context.Context) error {
 	for n := 0; ; n++ {
 		_, info, err := l.find(ctx, true)
 		if err == nil {
+			if !info.Config.AllowAtomicPublish {
+				l.opts.Logger.Warn("halley: batches of several messages will be refused: the stream does not take them whole (NATS 2.12 or later, and allow_atomic in the stream)", "nats_version", l.nc.ConnectedServerVersion())
+			}
 			return l.openReplica(epochOf(info))
 		}
 		if errors.Is(err, ErrMisfit) || isRefused(err) {

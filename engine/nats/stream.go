@@ -88,6 +88,9 @@ func (l *Log) find(ctx context.Context, create bool) (jetstream.Stream, *jetstre
 		}
 		return nil, nil, errUnreached
 	}
+	if v := l.nc.ConnectedServerVersion(); isOlder(v) {
+		return nil, nil, fmt.Errorf("the NATS server is version %s: %w: 2.10 is the oldest whose streams have an epoch", v, ErrMisfit)
+	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	s, err := l.js.Stream(ctx, l.opts.Stream)
@@ -107,6 +110,13 @@ func (l *Log) find(ctx context.Context, create bool) (jetstream.Stream, *jetstre
 		return nil, nil, err
 	}
 	return s, info, nil
+}
+
+// isOlder tells of servers before 2.10, whose streams have no metadata.
+func isOlder(version string) bool {
+	var major, minor int
+	n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor)
+	return n == 2 && (major < 2 || major == 2 && minor < 10)
 }
 
 // explain adds what is to be done to errors of the servers that say little.
