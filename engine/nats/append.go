@@ -329,10 +329,13 @@ func (l *Log) publish(ctx context.Context, b *engine.Batch, key string) (engine.
 	}
 }
 
-// retryAfter is how long an answer may take. A new leader takes some seconds.
-const retryAfter = 1500 * time.Millisecond
+// retryAfter is how long an answer may take. A new leader takes some seconds, and
+// leaves unanswered what was sent before.
+const retryAfter = time.Second
 
-func backoff(try int) time.Duration { return min(50*time.Millisecond<<min(try, 5), time.Second) }
+// backoff returns how long to wait before a try, from 0. It stays short: what is
+// waited for comes all of a sudden, and publishers wait for it.
+func backoff(try int) time.Duration { return min(25*time.Millisecond<<min(try, 4), 300*time.Millisecond) }
 
 // foundDuplicate returns what the stream has under a key, when this node has come
 // to it.

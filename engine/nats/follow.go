@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -74,7 +75,9 @@ func (l *Log) follow() error {
 		}
 	}
 	f.inbox.init()
-	consumer, err := stream.CreateConsumer(l.ctx, jetstream.ConsumerConfig{
+	ctx, cancel := context.WithTimeout(l.ctx, requestTimeout)
+	defer cancel()
+	consumer, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       f.next,
 		AckPolicy:         jetstream.AckNonePolicy,

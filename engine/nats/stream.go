@@ -91,10 +91,12 @@ func (l *Log) find(ctx context.Context, create bool) (jetstream.Stream, *jetstre
 	if v := l.nc.ConnectedServerVersion(); isOlder(v) {
 		return nil, nil, fmt.Errorf("the NATS server is version %s: %w: 2.10 is the oldest whose streams have an epoch", v, ErrMisfit)
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ask, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	s, err := l.js.Stream(ctx, l.opts.Stream)
+	s, err := l.js.Stream(ask, l.opts.Stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) && create {
+		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+		defer cancel()
 		s, err = l.js.CreateStream(ctx, l.opts.wanted())
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another node was faster
 			s, err = l.js.Stream(ctx, l.opts.Stream)
@@ -146,9 +148,11 @@ func isRefused(err error) bool {
 var errUnreached = errors.New("no NATS server can be reached")
 
 const (
-	// requestTimeout is short: servers without a leader leave requests unanswered
-	// for ever, and answer the next one once they have one.
-	requestTimeout      = 1500 * time.Millisecond
+	// Servers without a leader leave requests unanswered for ever, and answer the
+	// next one once they have one. So who asks again and again gives each little
+	// time.
+	askTimeout          = 700 * time.Millisecond
+	requestTimeout      = 3 * time.Second
 	noSuitablePeers     = 10005
 	replicasUnsupported = 10074
 	noStorage           = 10047
