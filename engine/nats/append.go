@@ -335,7 +335,9 @@ const retryAfter = time.Second
 
 // backoff returns how long to wait before a try, from 0. It stays short: what is
 // waited for comes all of a sudden, and publishers wait for it.
-func backoff(try int) time.Duration { return min(25*time.Millisecond<<min(try, 4), 300*time.Millisecond) }
+func backoff(try int) time.Duration {
+	return min(25*time.Millisecond<<min(try, 4), 300*time.Millisecond)
+}
 
 // foundDuplicate returns what the stream has under a key, when this node has come
 // to it.
