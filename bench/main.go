@@ -4,6 +4,7 @@
 //
 //	go run -C bench . -scenario fanout -servers limit,halley,nchan
 //	go run -C bench . -scenario publish-disk -stores halley-group,pebble
+//	go run -C bench . -scenario nodes-latency,nodes-kill
 package main
 
 import (
@@ -36,7 +37,7 @@ func main() {
 func run() error {
 	var (
 		names       = flag.String("scenario", "all", "scenarios, separated by commas")
-		servers     = flag.String("servers", "limit,halley,plain-go,nchan,centrifuge", "servers, separated by commas, or all")
+		servers     = flag.String("servers", "limit,halley,plain-go,nchan,centrifuge,halley-nodes,centrifuge-redis", "servers, separated by commas, or all")
 		kinds       = flag.String("stores", "all", "stores, separated by commas, of the scenarios that compare them")
 		connections = flag.String("connections", "", "numbers of connections, publishers or channels, in place of each scenario's own")
 		transports  = flag.String("transports", "", "transports of the scenario idle, or attacks of siege")
@@ -103,9 +104,11 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(built)
-	if slices.ContainsFunc(chosen, func(s scenario.Scenario) bool { return s.Stores == nil }) {
-		measured = install(file, measured, built)
-	}
+	measured = slices.DeleteFunc(measured, func(p peers.Peer) bool {
+		_, nodes := p.(peers.Nodes)
+		return !slices.ContainsFunc(chosen, func(s scenario.Scenario) bool { return s.Stores == nil && s.Nodes == nodes })
+	})
+	measured = install(file, measured, built)
 	for _, s := range chosen {
 		if s.Stores == nil {
 			measure(file, s, measured, config, *runs)

@@ -10,7 +10,7 @@ func addNodes(name string, s *source, addBars func(string, bars), addLines func(
 		})
 	case "nodes-latency":
 		addBars(name, bars{
-			title: "From one node to clients of another", note: "From just before the publish request to a client's having read the message; median (dark) and 99th percentile (light)",
+			title: "From one node to clients of another", note: "From before the publish request until a client has read it; median (dark) and 99th percentile (light)",
 			unit: "ms", parts: cases(s.rows(name, "p50"), size("clients: ", ""), spread("p50", "p99", " ms")),
 		})
 	case "nodes-kill":
@@ -24,8 +24,8 @@ func addNodes(name string, s *source, addBars func(string, bars), addLines func(
 		})
 	case "interest":
 		addBars(name, bars{
-			title: "What a node pays for messages that nobody reads there", note: "10,000 channels; the first takes in all, others 1 % of the channels",
-			unit: "CPU seconds of the node for a million messages published", parts: cases(s.rows(name, "cpu"), size("", " messages/s"), compareWith("", "cpu", " s")),
+			title: "What a node pays for messages that nobody reads there", note: "By what it takes of a stream of 10,000 channels, and by how many messages are published",
+			unit: "CPU seconds of the node for a million messages published", parts: cases(s.rows(name, "cpu"), size("", " messages/s"), compareWith("whole stream", "cpu", " s")),
 		})
 	}
 }

@@ -32,9 +32,10 @@ var colours = map[string]string{
 	"socket.io":    "#9a6700",
 	"sockjs":       "#0b7285",
 
-	"halley-nodes":     "#d1500d",
-	"centrifuge-redis": "#8250df",
-	"jetstream-read":   "#0b7285",
+	"halley-nodes":       "#d1500d",
+	"centrifuge-redis":   "#8250df",
+	"jetstream-read":     "#0b7285",
+	"jetstream-read-ids": "#0b7285",
 
 	"halley-group":          "#d1500d",
 	"halley-always":         "#e39a6f",

@@ -56,6 +56,16 @@ func Child() bool {
 // of dir, and waits until streams can be made. Stop must be called also after
 // an error. The process that calls it begins with [Child].
 func StartNATS(dir string, n int) (*NATS, error) {
+	for try := 0; ; try++ {
+		c, err := startNATS(dir, n)
+		if err == nil || try == 2 {
+			return c, err
+		}
+		c.Stop() // others may have taken a port meanwhile
+	}
+}
+
+func startNATS(dir string, n int) (*NATS, error) {
 	c := &NATS{servers: make([]process, n)}
 	program, err := os.Executable()
 	if err != nil {

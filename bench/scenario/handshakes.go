@@ -11,12 +11,13 @@ import (
 // one after the other: the load's own part takes as much time again.
 var handshakes = Scenario{
 	Name:  "handshakes",
-	About: "clients that come over HTTPS (TLS 1.3, ECDSA P-256, no resumption), HTTP/1.1, and stay",
+	About: "clients that come over HTTPS (TLS 1.3, ECDSA P-256), HTTP/1.1, and stay",
 	Cases: sizes(2000),
 	Suits: idleTLS.Suits,
 	Run:   runHandshakes,
 	Columns: []Column{
 		{Key: "cpu", Title: "CPU µs a client that comes over TLS"},
+		{Key: "resumed", Title: "one that goes on with a session"},
 		{Key: "clear", Title: "in the clear"},
 	},
 }
@@ -32,16 +33,24 @@ func runHandshakes(p peers.Peer, c Case, _ Config) ([]Measure, error) {
 		return nil, err
 	}
 	values := Values{}
-	for key, options := range map[string]peers.Options{"cpu": {TLS: files}, "clear": {}} {
-		if values[key], err = comingCosts(p, c.Connections, options); err != nil {
-			return nil, err
-		}
+	secure := func() *tls.Config { return &tls.Config{RootCAs: files.Roots} }
+	if values["cpu"], err = comingCosts(p, c.Connections, peers.Options{TLS: files}, secure); err != nil {
+		return nil, err
+	}
+	sessions := tls.NewLRUClientSessionCache(1)
+	again := func() *tls.Config { return &tls.Config{RootCAs: files.Roots, ClientSessionCache: sessions} }
+	if values["resumed"], err = comingCosts(p, c.Connections, peers.Options{TLS: files}, again); err != nil {
+		return nil, err
+	}
+	clear := func() *tls.Config { return nil }
+	if values["clear"], err = comingCosts(p, c.Connections, peers.Options{}, clear); err != nil {
+		return nil, err
 	}
 	return []Measure{{Values: values}}, nil
 }
 
 // comingCosts returns the CPU microseconds of each of n clients that come.
-func comingCosts(p peers.Peer, n int, options peers.Options) (float64, error) {
+func comingCosts(p peers.Peer, n int, options peers.Options, secure func() *tls.Config) (float64, error) {
 	if err := start(p, options); err != nil {
 		return 0, err
 	}
@@ -51,11 +60,7 @@ func comingCosts(p peers.Peer, n int, options peers.Options) (float64, error) {
 		return 0, err
 	}
 	for range n {
-		var secure *tls.Config
-		if options.TLS != nil {
-			secure = &tls.Config{RootCAs: options.TLS.Roots}
-		}
-		conn, err := converse(p.Addr(), secure, p.Subscribe("sse", "a", ""), patience)
+		conn, err := converse(p.Addr(), secure(), p.Subscribe("sse", "a", ""), patience)
 		if err != nil {
 			return 0, err
 		}

@@ -21,11 +21,11 @@ import (
 // The ways in which a node takes messages from a stream.
 const (
 	wholeStream    = "whole stream"
-	replicaStream  = "whole stream, into the replica"
-	severalNodes   = "whole stream, eight nodes"
-	filteredStream = "1 % of the channels, filtered consumer"
-	liveAll        = "all, republished"
-	liveFew        = "1 % of the channels, republished"
+	replicaStream  = "whole stream into the replica"
+	severalNodes   = "whole stream to eight nodes"
+	filteredStream = "1 % of the channels by a filter"
+	liveAll        = "all republished"
+	liveFew        = "1 % of the channels republished"
 )
 
 const (
@@ -45,7 +45,7 @@ var interest = Scenario{
 		Kinds: func(Case) []stores.Kind {
 			var kinds []stores.Kind
 			for _, name := range []string{wholeStream, replicaStream, severalNodes, filteredStream, liveAll, liveFew} {
-				kinds = append(kinds, stores.Kind{Name: name, Version: stores.NewCluster("", true, false).Version})
+				kinds = append(kinds, stores.Kind{Name: name, Version: stores.NewCluster("", true, false, false).Version})
 			}
 			return kinds
 		},

@@ -17,9 +17,10 @@ var nodesPublish = Scenario{
 		Kinds: func(Case) []stores.Kind {
 			return []stores.Kind{
 				stores.NewHalleyCluster("halley"),
-				stores.NewCluster("jetstream", true, false),
-				stores.NewCluster("jetstream-read", true, true),
-				stores.NewCluster("jetstream-connections", false, false),
+				stores.NewCluster("jetstream", true, false, false),
+				stores.NewCluster("jetstream-read", true, true, false),
+				stores.NewCluster("jetstream-read-ids", true, true, true),
+				stores.NewCluster("jetstream-connections", false, false, false),
 			}
 		},
 		Run: runNodesPublish,

@@ -3,10 +3,12 @@ package stores
 import (
 	"context"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 
 	"github.com/halley-comet/halley/bench/peers"
 )
@@ -27,17 +29,19 @@ type Cluster struct {
 	nats   *peers.NATS
 	shared bool // by all publishers, the connection is
 	read   bool // the stream is by this process, as a node does
+	ids    bool // messages have, as those of a node
 	conns  []*nats.Conn
 	stream jetstream.JetStream
 }
 
 // NewCluster returns the kind. Publishers have a connection each, or share one
 // as those of one server do. With read all messages come back to the process,
-// by an ordered consumer, and are forgotten.
-func NewCluster(name string, shared, read bool) Kind {
+// by an ordered consumer, and are forgotten. With ids each is published under an
+// id, so that it may be repeated, and with its content type.
+func NewCluster(name string, shared, read, ids bool) Kind {
 	open := func(dir string) (Store, error) {
 		servers, err := peers.StartNATS(filepath.Join(dir, "nats"), Replicas)
-		c := &Cluster{nats: servers, shared: shared, read: read}
+		c := &Cluster{nats: servers, shared: shared, read: read, ids: ids}
 		if err == nil {
 			err = c.open()
 		}
@@ -93,8 +97,14 @@ func (c *Cluster) Publisher() (func(Message) error, error) {
 	if !c.shared {
 		stream, err = c.connect()
 	}
+	prefix, n := nuid.Next()+".", 0
 	return func(m Message) error {
-		_, err := stream.Publish(context.Background(), subject(m.Channel), m.Data)
+		published := &nats.Msg{Subject: subject(m.Channel), Data: m.Data}
+		if c.ids {
+			n++
+			published.Header = nats.Header{"Content-Type": {"text/plain"}, jetstream.MsgIDHeader: {prefix + strconv.Itoa(n)}}
+		}
+		_, err := stream.PublishMsg(context.Background(), published)
 		return err
 	}, err
 }
