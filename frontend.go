@@ -151,6 +151,10 @@ func (h *Hub) HasCredentials(r *http.Request) bool {
 	return err == nil
 }
 
+// Token returns the token that the client has shown, in whatever place; "" for
+// none. It is for who has to show it to another node of a cluster.
+func (c *Client) Token() string { return c.caller.token }
+
 // HasToken tells whether the client has shown a token, be it in a cookie.
 func (c *Client) HasToken() bool { return c.caller.token != "" }
 

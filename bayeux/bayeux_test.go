@@ -48,6 +48,12 @@ func newWorldOn(t *testing.T, mo memory.Options, ho halley.Options, bo bayeux.Op
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = log.Close() })
+	return newWorldWith(t, log, ho, bo)
+}
+
+func newWorldWith(t *testing.T, log halley.Engine, ho halley.Options, bo bayeux.Options) *world {
+	t.Helper()
 	hub, err := halley.New(log, &ho)
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +79,6 @@ func newWorldOn(t *testing.T, mo memory.Options, ho halley.Options, bo bayeux.Op
 		_ = handler.Close()
 		_ = server.Close()
 		hub.Close()
-		_ = log.Close()
 	})
 	return &world{t: t, hub: hub, handler: handler, mount: "http://" + l.Addr().String() + "/bayeux"}
 }

@@ -61,6 +61,9 @@ func (s *Session) begin(r *http.Request, c *connect, timeout time.Duration, cont
 	defer s.mu.Unlock()
 	if s.ended {
 		s.handler.browserLeft(c)
+		if s.moved {
+			return errTaken
+		}
 		return errEnded
 	}
 	s.take(c, timeout, contentType)
@@ -100,6 +103,12 @@ func (s *Session) take(c *connect, timeout time.Duration, contentType string) {
 		old.poll.Finish()
 	}
 	switch {
+	case s.stale && !c.stream:
+		s.goOn(c)
+		s.stream = ""
+	case s.stale:
+		s.goOn(c)
+		s.stream = s.eventID()
 	case !c.stream:
 		s.settle(c)
 		s.stream = "" // its client has more by now, and may have no id to say so
@@ -168,6 +177,7 @@ func (c *connect) answer(a halley.PollAnswer) []byte {
 	var ext []string
 	r := newReply(c.m, true)
 	switch {
+	case s.moved: // the next connect finds it
 	case s.left:
 		c.advice = `{"reconnect":"none"}`
 	case s.ended:

@@ -41,6 +41,8 @@ type Handler struct {
 	browsers  map[string]int       // guarded by mu: connects that are held
 	sockets   map[*socket]struct{} // guarded by mu
 	closed    bool                 // guarded by mu
+	keys      map[string]*Session  // guarded by mu: by their records, where nodes share them
+	shared    *sharing             // nil for a lone node
 	services  map[string]func(*Call)
 	running   sync.WaitGroup
 }
@@ -58,7 +60,7 @@ func New(hub *halley.Hub, opts *Options) (*Handler, error) {
 		return nil, err
 	}
 	h := &Handler{
-		hub: hub, options: o, sessions: map[string]*Session{}, browsers: map[string]int{}, sockets: map[*socket]struct{}{}, owners: map[string]int{}, addresses: map[string]int{}, services: map[string]func(*Call){},
+		hub: hub, options: o, sessions: map[string]*Session{}, keys: map[string]*Session{}, browsers: map[string]int{}, sockets: map[*socket]struct{}{}, owners: map[string]int{}, addresses: map[string]int{}, services: map[string]func(*Call){},
 		plain:  hub.NewPolls(framing{timestamp: o.Timestamp}.append),
 		replay: hub.NewPolls(framing{replay: true, timestamp: o.Timestamp}.append),
 	}
@@ -68,6 +70,7 @@ func New(hub *halley.Hub, opts *Options) (*Handler, error) {
 			`,"maxInterval":` + strconv.FormatInt(o.MaxInterval.Milliseconds(), 10) + `}`
 	}
 	h.advice, h.replacedAdvice = advice(o.Interval), advice(max(o.Interval, time.Second))
+	h.share()
 	return h, nil
 }
 
@@ -92,9 +95,11 @@ func (h *Handler) Session(id string) *Session {
 	return h.sessions[id]
 }
 
-// Close ends all sessions.
+// Close ends all sessions; or, where other nodes are on the log, leaves them to
+// those.
 func (h *Handler) Close() error {
 	h.mu.Lock()
+	closed := h.closed
 	h.closed = true
 	all := make([]*Session, 0, len(h.sessions))
 	for _, s := range h.sessions {
@@ -104,6 +109,9 @@ func (h *Handler) Close() error {
 		_ = c.conn.Close()
 	}
 	h.mu.Unlock()
+	if h.shared != nil && !closed {
+		h.leave(all)
+	}
 	for _, s := range all {
 		h.end(s)
 	}
@@ -111,14 +119,15 @@ func (h *Handler) Close() error {
 	return nil
 }
 
+func (h *Handler) isClosed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.closed
+}
+
 // end ends a session: what is held for it is answered.
 func (h *Handler) end(s *Session) {
-	h.mu.Lock()
-	if h.sessions[s.id] == s {
-		delete(h.sessions, s.id)
-		count(h.owners, s.owner, -1)
-	}
-	h.mu.Unlock()
+	h.forget(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
@@ -132,6 +141,22 @@ func (h *Handler) end(s *Session) {
 	if s.held != nil {
 		s.held.poll.Finish()
 	}
+	if sh := h.shared; sh != nil {
+		sh.mu.Lock()
+		sh.ended = append(sh.ended, s)
+		sh.mu.Unlock()
+	}
+}
+
+// forget has a session be none of the handler's any more.
+func (h *Handler) forget(s *Session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sessions[s.id] == s {
+		delete(h.sessions, s.id)
+		delete(h.keys, s.recorded.key)
+		count(h.owners, s.owner, -1)
+	}
 }
 
 // addSession reports false if there are as many as there may be.
@@ -143,6 +168,9 @@ func (h *Handler) addSession(s *Session) bool {
 	}
 	count(h.owners, s.owner, 1)
 	h.sessions[s.id] = s
+	if h.shared != nil {
+		h.keys[s.recorded.key] = s
+	}
 	return true
 }
 

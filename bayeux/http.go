@@ -197,6 +197,10 @@ func (x *exchange) connectFailed(err error) *reply {
 	if p, ok := err.(*halley.Problem); ok && p.Temporary() {
 		c.advice = retryAdvice(p)
 	}
+	if err == errTaken { // just now: the next connect takes it back
+		c.advice = x.handler.replacedAdvice
+		return newReply(c.m, true)
+	}
 	if err == errEnded {
 		return newReply(c.m, false).text("error", fault(402, c.session.id, err.Error()))
 	}

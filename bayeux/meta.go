@@ -29,6 +29,7 @@ type exchange struct {
 	replies [][]byte
 	altered []*Session // whose channels are others now
 	replays int        // positions that were looked for
+	moved   int        // times that a session was another node's meanwhile
 
 	// connect is the one that the answer waits for, nil if there is none.
 	connect       *connect
@@ -161,6 +162,13 @@ func (x *exchange) session(m *message) (*Session, *halley.Client) {
 	}
 	s := x.handler.Session(m.clientID)
 	if s == nil {
+		var refused *refusal
+		if s, refused = x.elsewhere(m, isMeta(m.channel) || isService(m.channel)); refused != nil {
+			x.refuse(m, refused.text, refused.advice)
+			return nil, nil
+		}
+	}
+	if s == nil {
 		x.refuse(m, fault(402, m.clientID, "the client ID is not known"), rehandshake)
 		return nil, nil
 	}
@@ -232,12 +240,28 @@ func (x *exchange) handshake(m *message) {
 		retries: slices.Contains(m.supported, "in-process") || slices.Contains(m.supported, crossOrigin),
 		ack:     m.truthy("ack"), replay: m.truthy("replay"), cursor: h.hub.End(), active: time.Now(),
 	}
+	s.browser = x.browser
+	newBrowser := s.browser == "" && !x.socket
+	if newBrowser {
+		s.browser = newID()
+	}
+	if h.shared != nil {
+		s.recorded.key, s.recorded.secret = splitID(s.id)
+	}
 	if !h.addSession(s) {
 		x.refuse(m, fault(503, "", "there are as many sessions as there may be"), `{"reconnect":"handshake","interval":10000}`)
 		return
 	}
-	if s.browser = x.browser; s.browser == "" && !x.socket {
-		s.browser = newID()
+	if h.shared != nil {
+		// The client's next request may come to another node.
+		if err := h.write(x.r.Context(), s); err != nil {
+			h.end(s)
+			p := away()
+			x.refuse(m, errorText(p, ""), `{"reconnect":"handshake","interval":`+strconv.FormatInt(p.RetryAfter.Milliseconds(), 10)+`}`)
+			return
+		}
+	}
+	if newBrowser {
 		http.SetCookie(x.w, &http.Cookie{ // #nosec G124 -- no right hangs on it: it tells browsers apart
 			Name: browserCookie, Value: s.browser, Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: x.r.TLS != nil,
 		})
@@ -338,6 +362,9 @@ func (x *exchange) disconnect(m *message) {
 	held := s.held
 	s.mu.Unlock()
 	x.handler.end(s)
+	if x.handler.shared != nil {
+		_ = x.handler.write(x.r.Context(), s) // what fails is written later
+	}
 	if held != nil && held.written != nil {
 		// CometD closes its WebSocket when this reply is the last.
 		select {
@@ -416,23 +443,41 @@ func (x *exchange) subscribe(m *message) {
 	s.active = time.Now()
 	// What a poll has brought until now does not lie after it.
 	end := x.handler.hub.End()
-	added := 0
+	var added []string
 	for i, name := range names {
 		if !again[i] {
 			from[i] = end
 		}
 		if _, found := s.find(name); !found {
-			added++
+			added = append(added, name)
 		}
 	}
-	full := len(s.subs)+added > x.handler.options.MaxSubscriptions
-	ended := s.ended
+	full := len(s.subs)+len(added) > x.handler.options.MaxSubscriptions
+	ended, moved := s.ended, s.moved
 	if !full && !ended {
 		s.subscribe(names, from, again)
 		x.alters(s)
 	}
 	s.mu.Unlock()
+	if !full && !ended && x.handler.shared != nil && (len(added) > 0 || slices.Contains(again, true)) {
+		// Who is told of it must have it at another node too.
+		switch err := x.handler.write(x.r.Context(), s); {
+		case x.handler.taken(s, err):
+			moved = true
+		case err != nil:
+			s.mu.Lock()
+			s.unsubscribe(added)
+			s.mu.Unlock()
+			x.refuse(m, errorText(away(), strings.Join(m.subscription, ",")), "")
+			return
+		}
+	}
 	switch {
+	case moved && x.moved < maxMoved: // just now
+		x.moved++
+		x.subscribe(m)
+	case moved:
+		x.refuse(m, errorText(away(), strings.Join(m.subscription, ",")), "")
 	case ended:
 		x.refuse(m, fault(402, s.id, "the session has ended"), rehandshake)
 	case full:
@@ -446,6 +491,10 @@ func (x *exchange) subscribe(m *message) {
 		x.add(m, r)
 	}
 }
+
+// maxMoved is how often a message follows its session, at most, while other
+// nodes take that.
+const maxMoved = 3
 
 // alters has a session's channels be told to what is held once all messages are
 // done.
@@ -527,7 +576,17 @@ func (x *exchange) unsubscribe(m *message) {
 		s.unsubscribe(names)
 		x.alters(s)
 	}
+	moved := s.moved
 	s.mu.Unlock()
+	if x.handler.shared != nil {
+		err := x.handler.write(x.r.Context(), s) // what fails is written later
+		if x.handler.taken(s, err) || moved {
+			if x.moved++; x.moved <= maxMoved {
+				x.unsubscribe(m)
+				return
+			}
+		}
+	}
 	r := newReply(m, true).text("clientId", s.id)
 	r.subscription(m)
 	x.add(m, r)

@@ -32,10 +32,14 @@ type Session struct {
 	// (Faye).
 	retries bool
 
+	recorded recorded // what other nodes know of it
+
 	mu     sync.Mutex
 	client *halley.Client           // who made the handshake, or a later request with another token
 	ended  bool                     // guarded by mu, as all that follows
 	left   bool                     // it was ended by its client
+	moved  bool                     // it has ended here alone: it is another node's
+	stale  bool                     // it was taken over, and the client is further than is known
 	subs   []subscription           // by their names
 	add    map[string]halley.Cursor // to what is held, with the end of the request
 	drop   []string                 // from it
@@ -117,6 +121,7 @@ func (s *Session) adopt(client *halley.Client) error {
 		return err
 	}
 	s.client = client
+	s.changed()
 	return nil
 }
 
@@ -238,7 +243,14 @@ func (s *Session) took(c *connect, a *halley.PollAnswer) (queued []json.RawMessa
 	queued = s.queue[s.sent:]
 	if len(a.Messages)+len(queued) > 0 || a.Gap {
 		s.setMark(c)
-		s.batch++
+		if s.handler.shared == nil {
+			s.batch++
+		} else {
+			s.batch = nextBatch(s.batch, a.Position)
+			if !s.ack || a.Altered > 0 || slices.ContainsFunc(s.subs, func(sub subscription) bool { return sub.replay }) {
+				s.changed()
+			}
+		}
 	}
 	// A replay may stand before where the others are.
 	before, back := s.cursor, a.Position.Epoch == s.cursor.Epoch && a.Position.Seq < s.cursor.Seq
@@ -341,21 +353,26 @@ func (s *Session) eventID() string {
 	return s.cursor.String() + "," + strconv.FormatInt(s.batch, 10)
 }
 
+func parseEventID(id string) (at halley.Cursor, batch int64, ok bool) {
+	position, number, _ := strings.Cut(id, ",")
+	at, err := halley.ParseCursor(position)
+	batch, e := strconv.ParseInt(number, 10, 64)
+	return at, batch, err == nil && e == nil
+}
+
 // resume has a stream go on after what its client had at last, by an eventID;
 // empty if it had nothing. mu is held.
 func (s *Session) resume(after string) {
 	if after == "" {
 		after = s.stream // the client had none of that one either
 	}
-	position, number, _ := strings.Cut(after, ",")
-	at, err := halley.ParseCursor(position)
-	batch, e := strconv.ParseInt(number, 10, 64)
+	at, batch, ok := parseEventID(after)
 	switch {
 	case s.stream == "":
 		if s.mark != nil && s.mark.lost {
 			s.rewind()
 		}
-	case err != nil || e != nil || at.Epoch != s.cursor.Epoch || at.Seq > s.cursor.Seq: // nobody gave it that
+	case !ok || at.Epoch != s.cursor.Epoch || at.Seq > s.cursor.Seq: // nobody gave it that
 	case batch == s.batch:
 		s.arrived()
 	default:
@@ -398,7 +415,7 @@ func (s *Session) settle(c *connect) {
 	}
 	again = again && !c.confirms
 	if n, ok := m.number("ack"); ok && s.ack {
-		again = n != s.batch
+		again = !sameBatch(n, s.batch)
 	}
 	if again {
 		s.rewind()

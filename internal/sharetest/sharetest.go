@@ -11,26 +11,39 @@ import (
 	"github.com/halley-comet/halley/engine"
 )
 
-// Tables implements engine.Sharer.
+// Tables are what nodes share.
 type Tables struct {
 	mu      sync.Mutex
-	changed chan struct{}     // guarded by mu, as all that follows: closed with each change
-	tables  map[string]*table // by name
+	changed chan struct{}      // guarded by mu, as all that follows: closed with each change
+	tables  map[string]*shared // by name
 	away    bool
 	version uint64
 }
 
 // New returns tables with nothing in them.
 func New() *Tables {
-	return &Tables{changed: make(chan struct{}), tables: map[string]*table{}}
+	return &Tables{changed: make(chan struct{}), tables: map[string]*shared{}}
 }
 
+// A Node is an engine that has the tables.
+type Node struct {
+	engine.Engine
+	tables *Tables
+	cut    bool // guarded by tables.mu
+}
+
+var _ engine.Sharer = (*Node)(nil)
+
 // Node returns an engine that has the tables.
-func (t *Tables) Node(e engine.Engine) engine.Engine {
-	return struct {
-		engine.Engine
-		engine.Sharer
-	}{e, t}
+func (t *Tables) Node(e engine.Engine) *Node { return &Node{Engine: e, tables: t} }
+
+// Cut has the tables be away for this node alone, for good: it can do no more
+// than one that was killed.
+func (n *Node) Cut() {
+	n.tables.mu.Lock()
+	defer n.tables.mu.Unlock()
+	n.cut = true
+	n.tables.tell()
 }
 
 // SetAway has all that is asked of tables fail, or succeed again.
@@ -57,17 +70,24 @@ func (t *Tables) tell() {
 }
 
 // Table implements engine.Sharer. Nothing in it grows too old.
-func (t *Tables) Table(name string, _ time.Duration) engine.Table {
+func (n *Node) Table(name string, _ time.Duration) engine.Table {
+	t := n.tables
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.tables[name] == nil {
-		t.tables[name] = &table{all: t}
+		t.tables[name] = &shared{}
 	}
-	return t.tables[name]
+	return &table{t.tables[name], t, n}
 }
 
+// A table is a node's view of what is shared.
 type table struct {
-	all     *Tables
+	*shared
+	all  *Tables
+	node *Node
+}
+
+type shared struct {
 	entries []engine.Entry // guarded by all.mu: the newest last, removed ones included
 }
 
@@ -78,7 +98,7 @@ func (t *table) do(ctx context.Context, key string, f func(old *engine.Entry) (*
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case t.all.away:
+	case t.all.away, t.node.cut:
 		return fmt.Errorf("sharetest: %w", engine.ErrUnavailable)
 	case len(key) < 1 || len(key) > 100:
 		return fmt.Errorf("sharetest: %w: key %q", engine.ErrInvalid, key)
@@ -155,7 +175,8 @@ func (t *table) Watch(ctx context.Context, f func(*engine.Entry)) error {
 		t.all.mu.Lock()
 		changed := t.all.changed
 		var news []engine.Entry
-		if t.all.away {
+		away := t.all.away || t.node.cut
+		if away {
 			told, begun = 0, false
 		} else {
 			for _, e := range t.entries {
@@ -164,7 +185,7 @@ func (t *table) Watch(ctx context.Context, f func(*engine.Entry)) error {
 				}
 			}
 		}
-		begins := !t.all.away && !begun
+		begins := !away && !begun
 		t.all.mu.Unlock()
 		for i := range news {
 			told = news[i].Version
