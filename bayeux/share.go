@@ -40,6 +40,8 @@ const (
 	// are at a time: a stranger can send any.
 	lookupTime = 4 * time.Second
 	maxLookups = 256
+	// maxUnknown is how many of an address may be found nowhere in a second.
+	maxUnknown = 100
 	// silentTime is how long a node is not asked that has not answered.
 	silentTime = 10 * time.Second
 	// closeTime is how long a node that ends may take to give sessions up.
@@ -60,6 +62,7 @@ type sharing struct {
 	taking map[string]chan struct{} // guarded by mu: client IDs that are looked for; closed when that is over
 	silent map[string]time.Time     // guarded by mu: nodes that have not answered, until when they are not asked
 	ended  []*Session               // guarded by mu: whose records are to say so
+	failed map[string]int           // guarded by mu: client IDs that were not found, in this second, by address
 }
 
 // A record is a session as another node finds it.
@@ -122,7 +125,7 @@ func (h *Handler) share() {
 	ctx, cancel := context.WithCancel(context.Background())
 	h.shared = &sharing{
 		sessions: sessions, moves: h.hub.Table("moves", moveTTL), node: rand.Text(), cancel: cancel,
-		lookups: make(chan struct{}, maxLookups), taking: map[string]chan struct{}{}, silent: map[string]time.Time{},
+		lookups: make(chan struct{}, maxLookups), taking: map[string]chan struct{}{}, silent: map[string]time.Time{}, failed: map[string]int{},
 	}
 	sh := h.shared
 	sh.stopped.Go(func() { h.keepRecords(ctx) })
@@ -307,6 +310,7 @@ func (h *Handler) writeDue(ctx context.Context) {
 	sh.mu.Lock()
 	due := sh.ended
 	sh.ended = nil
+	clear(sh.failed)
 	for node, until := range sh.silent {
 		if time.Now().After(until) {
 			delete(sh.silent, node)
@@ -424,6 +428,13 @@ func (x *exchange) elsewhere(m *message, take bool) (*Session, *refusal) {
 	}
 	ctx, cancel := context.WithTimeout(x.r.Context(), lookupTime)
 	defer cancel()
+	address := h.hub.LimitedAddress(x.r)
+	sh.mu.Lock()
+	guesses := sh.failed[address] >= maxUnknown
+	sh.mu.Unlock()
+	if guesses {
+		return nil, busy(id)
+	}
 	var s *Session
 	err := error(errBusy)
 	select {
@@ -432,7 +443,15 @@ func (x *exchange) elsewhere(m *message, take bool) (*Session, *refusal) {
 		<-sh.lookups
 	default:
 	}
-	if err == nil || errors.Is(err, halley.ErrNotFound) {
+	if errors.Is(err, halley.ErrNotFound) {
+		if address != "" {
+			sh.mu.Lock()
+			sh.failed[address]++
+			sh.mu.Unlock()
+		}
+		return nil, nil
+	}
+	if err == nil {
 		return s, nil
 	}
 	p, ok := errors.AsType[*halley.Problem](err)
@@ -440,9 +459,15 @@ func (x *exchange) elsewhere(m *message, take bool) (*Session, *refusal) {
 	case ok && p.Status == 403:
 		return nil, &refusal{fault(403, id, p.Title), `{"reconnect":"none"}`}
 	case !ok:
-		p = away()
+		return nil, busy(id)
 	}
 	return nil, &refusal{errorText(p, id), adviceFor(p)}
+}
+
+// busy has a client keep its session and come back.
+func busy(id string) *refusal {
+	p := away()
+	return &refusal{errorText(p, id), retryAdvice(p)}
 }
 
 // lookup is elsewhere without its bounds. Errors are a *halley.Problem, that the

@@ -252,6 +252,46 @@ func (w *member) await(n any) {
 	}
 }
 
+// What a client has had is recorded after a while, and does not come again if its
+// node dies then.
+func TestRecorded(t *testing.T) {
+	nodes, tables := newCluster(t, 2, halley.Options{}, bayeux.Options{})
+	a, b := nodes[0], nodes[1]
+	all := []*wanderer{{t: t, kind: "cometd"}, {t: t, kind: "faye"}}
+	for _, one := range all {
+		one.arrives(a)
+		a.subscribe(one.id, "/a")
+	}
+	begun := map[string]uint64{}
+	for _, e := range tables.Entries("sessions") {
+		begun[e.Key] = e.Version
+	}
+	a.publish("a", 1)
+	for _, one := range all {
+		one.want("at its node", one.connects(a, false), 1)
+		one.want("which it has had", one.connects(a, false))
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		written := 0
+		for _, e := range tables.Entries("sessions") {
+			if e.Version != begun[e.Key] {
+				written++
+			}
+		}
+		if written == len(all) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d sessions were recorded", written, len(all))
+		}
+	}
+	a.kill()
+	b.publish("a", 2)
+	for _, one := range all {
+		one.want("after its node has died", one.connects(b, false), 2)
+	}
+}
+
 // What is held at a node whose session is taken is answered at once, as if there
 // were no news; publishing takes nothing.
 func TestHeldElsewhere(t *testing.T) {
@@ -370,6 +410,24 @@ func TestSessionsAway(t *testing.T) {
 		if f := b.one(connectBody(unknown, now)); f.ok() || !strings.HasPrefix(f.text("error"), "402") || f.advice("reconnect") != "handshake" {
 			t.Errorf("%s: %v", unknown, f)
 		}
+	}
+}
+
+// Who tries client IDs is not let near the table without end.
+func TestGuesses(t *testing.T) {
+	nodes, _ := newCluster(t, 1, halley.Options{TrustedProxies: []string{"127.0.0.1"}}, bayeux.Options{})
+	guess := connectBody(strings.Repeat("A", 26), now)
+	for n := 0; ; n++ {
+		f := nodes[0].one(guess, "X-Forwarded-For: 203.0.113.7")
+		if strings.HasPrefix(f.text("error"), "503") {
+			break
+		}
+		if n > 2000 {
+			t.Fatalf("so often: %v", f)
+		}
+	}
+	if f := nodes[0].one(guess, "X-Forwarded-For: 203.0.113.8"); !strings.HasPrefix(f.text("error"), "402") {
+		t.Errorf("another client: %v", f)
 	}
 }
 

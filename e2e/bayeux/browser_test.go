@@ -18,11 +18,13 @@ import (
 	"github.com/halley-comet/halley/bayeux"
 	"github.com/halley-comet/halley/e2e/browser"
 	"github.com/halley-comet/halley/e2e/process"
+	"github.com/halley-comet/halley/internal/natstest"
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	defer natstest.Remove()
 	defer func() {
 		for _, e := range engines {
 			e.Close()

@@ -16,7 +16,7 @@ import (
 // as if the other side had closed it; and some are taken and never answered.
 type relay struct {
 	listener net.Listener
-	target   string
+	target   atomic.Pointer[string] // the server's address
 	cutting  atomic.Bool
 	// refuseUpgrades closes connections that ask for a WebSocket.
 	refuseUpgrades atomic.Bool
@@ -34,7 +34,8 @@ func newRelay(t *testing.T, target string, seed uint64) *relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{listener: listener, target: target, random: rand.New(rand.NewPCG(seed, 3)), carried: map[*net.TCPConn]*atomic.Int64{}, streams: map[*net.TCPConn]bool{}}
+	r := &relay{listener: listener, random: rand.New(rand.NewPCG(seed, 3)), carried: map[*net.TCPConn]*atomic.Int64{}, streams: map[*net.TCPConn]bool{}}
+	r.to(target)
 	var done sync.WaitGroup
 	done.Go(func() { r.accept(&done) })
 	t.Cleanup(func() {
@@ -44,6 +45,9 @@ func newRelay(t *testing.T, target string, seed uint64) *relay {
 	})
 	return r
 }
+
+// to has connections go to another server from now on.
+func (r *relay) to(target string) { r.target.Store(&target) }
 
 func (r *relay) mount() string { return "http://" + r.listener.Addr().String() + "/bayeux" }
 
@@ -100,7 +104,7 @@ func (r *relay) accept(done *sync.WaitGroup) {
 
 func (r *relay) carry(client *net.TCPConn, f fate, down *atomic.Int64) {
 	defer client.Close()
-	server, err := net.Dial("tcp", r.target)
+	server, err := net.Dial("tcp", *r.target.Load())
 	if err != nil {
 		return
 	}

@@ -22,7 +22,7 @@ import (
 // server serves both protocols from a log, and can be started again.
 type server struct {
 	t       *testing.T
-	log     *memory.Log
+	log     halley.Engine
 	options bayeux.Options
 	address string
 	pages   atomic.Pointer[http.Handler] // all else
@@ -34,11 +34,17 @@ type server struct {
 
 func serve(t *testing.T, options bayeux.Options) *server {
 	t.Helper()
-	goroutines := runtime.NumGoroutine()
 	log, err := memory.New(memory.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveOn(t, log, options)
+}
+
+// serveOn serves from a log, which it closes.
+func serveOn(t *testing.T, log halley.Engine, options bayeux.Options) *server {
+	t.Helper()
+	goroutines := runtime.NumGoroutine()
 	s := &server{t: t, log: log, options: options, address: "127.0.0.1:0"}
 	s.show(http.NotFoundHandler())
 	s.start()
