@@ -174,16 +174,16 @@ func (t *table) Watch(ctx context.Context, f func(*engine.Entry)) error {
 	for try := 0; ; try++ {
 		began := time.Now()
 		err := t.watch(ctx, f)
+		if time.Since(began) > time.Minute {
+			try = 0
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case t.log.isClosed():
 			return engine.ErrClosed
-		case err != nil:
+		case err != nil && try == 0: // and not of each try
 			t.log.opts.Logger.Warn("halley: a table of the cluster cannot be watched now", "table", t.bucket, "error", err)
-		}
-		if time.Since(began) > time.Minute {
-			try = 0
 		}
 		select {
 		case <-time.After(backoff(try)):
