@@ -90,7 +90,10 @@ func (l *Log) prove() {
 	}
 }
 
-const proveTime = 10 * time.Second
+const (
+	proveTime = 15 * time.Second
+	newLeader = 5 * time.Second
+)
 
 // ledInfo asks the stream for its state until the answer is not older than a
 // moment. A leader that has been deposed, and does not know it yet, answers with
@@ -114,11 +117,19 @@ func (l *Log) ledInfo(ctx context.Context, since time.Time) (*jetstream.StreamIn
 }
 
 // isLed tells whether most replicas, the leader's among them, have been heard of
-// by the leader in the time past.
+// by the leader in the time past, and the leader is not a new one, which may not
+// have come to the end of what it has.
 func isLed(info *jetstream.StreamInfo, past time.Duration) bool {
 	c := info.Cluster
 	if c == nil || len(c.Replicas) == 0 {
 		return info.Config.Replicas == 1
+	}
+	led := past // servers before 2.12 do not tell
+	if c.LeaderSince != nil {
+		led = info.TimeStamp.Sub(*c.LeaderSince)
+	}
+	if led < newLeader {
+		return false
 	}
 	heard := 1
 	for _, peer := range c.Replicas {
