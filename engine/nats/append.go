@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -84,6 +85,9 @@ func (p *pending) remove(w *waiter, size int64) {
 
 // waits tells whether anybody waits for what has the id.
 func (p *pending) waits(id string) bool {
+	if !strings.HasPrefix(id, p.prefix) {
+		return false // another node's
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.byID[id] != nil
@@ -119,6 +123,10 @@ func (p *pending) wait() { p.group.Wait() }
 // listen takes the stream's answers.
 func (l *Log) listen() error {
 	_, err := l.nc.Subscribe(l.pending.inbox+".*", func(m *natsgo.Msg) {
+		// The replica tells of what was stored as it should be.
+		if len(m.Data) > 0 && !bytes.Contains(m.Data, []byte(`"error"`)) && !bytes.Contains(m.Data, []byte(`"duplicate"`)) {
+			return
+		}
 		number, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 36, 64)
 		if err != nil {
 			return
@@ -169,13 +177,17 @@ func (l *Log) append(ctx context.Context, b *engine.Batch) (engine.Receipt, erro
 	if len(b.Messages) > 1 && !l.atomic.Load() && l.status.away() == nil {
 		return engine.Receipt{}, fmt.Errorf("%w: a batch of several messages needs NATS 2.12 or later, and allow_atomic in the stream", engine.ErrInvalid)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, l.opts.Timeout, errTimeout)
+	deadline := time.Now().Add(l.opts.Timeout)
+	if b.Key == "" && l.status.away() == nil {
+		return l.publish(ctx, b, "", deadline)
+	}
+	ctx, cancel := context.WithDeadlineCause(ctx, deadline, errTimeout)
 	defer cancel()
 	if err := l.awaitFollowing(ctx); err != nil {
 		return engine.Receipt{}, err
 	}
 	if b.Key == "" {
-		return l.publish(ctx, b, "")
+		return l.publish(ctx, b, "", deadline)
 	}
 	id := keyID(b.Key)
 	leave, err := l.enterKey(ctx, id)
@@ -186,7 +198,7 @@ func (l *Log) append(ctx context.Context, b *engine.Batch) (engine.Receipt, erro
 	if r, ok, err := l.stored(ctx, b, id); ok || err != nil {
 		return r, err
 	}
-	return l.publish(ctx, b, id)
+	return l.publish(ctx, b, id, deadline)
 }
 
 // errTimeout is the cause of a context that has ended after Options.Timeout.
@@ -269,7 +281,7 @@ func (l *Log) stored(ctx context.Context, b *engine.Batch, id string) (engine.Re
 
 // publish publishes a batch until it is stored, and as often as it takes: under
 // its id, which is that of its key if it has one, it is stored once.
-func (l *Log) publish(ctx context.Context, b *engine.Batch, key string) (engine.Receipt, error) {
+func (l *Log) publish(ctx context.Context, b *engine.Batch, key string, deadline time.Time) (engine.Receipt, error) {
 	var size int64
 	for i := range b.Messages {
 		size += int64(len(b.Messages[i].Data)) + 512
@@ -283,24 +295,34 @@ func (l *Log) publish(ctx context.Context, b *engine.Batch, key string) (engine.
 	if err := l.fits(messages); err != nil {
 		return engine.Receipt{}, err
 	}
-	why := errors.New("the stream does not answer")
-	retry := time.NewTimer(0)
+	why := l.send(messages, w, 0)
+	retry := time.NewTimer(retryAfter)
 	defer retry.Stop()
-	for try := 0; ; {
+	gaveUp := func(err error) error {
+		if e := l.status.away(); e != nil {
+			why = e
+		} else if why == nil {
+			why = errors.New("the stream does not answer")
+		}
+		return fmt.Errorf("%w: after %v it is not known whether the batch is stored: %w", err, l.opts.Timeout, why)
+	}
+	for try := 1; ; {
 		select {
 		case r := <-w.stored:
 			return r, nil
 		case <-w.again:
 			retry.Reset(0)
 		case <-retry.C:
-			if try > 0 {
-				l.status.count(func(s *Stats) { s.Retries++ })
+			left := time.Until(deadline)
+			if left <= 0 {
+				return engine.Receipt{}, gaveUp(engine.ErrUnavailable)
 			}
+			l.status.count(func(s *Stats) { s.Retries++ })
 			if err := l.send(messages, w, try); err != nil {
 				why = err
 			}
 			try++
-			retry.Reset(retryAfter)
+			retry.Reset(min(retryAfter, left))
 		case a := <-w.acks:
 			switch {
 			case a.isDuplicate() && key != "":
@@ -310,7 +332,7 @@ func (l *Log) publish(ctx context.Context, b *engine.Batch, key string) (engine.
 				}
 				why = errors.New("the servers know the key, and this node does not yet")
 				retry.Reset(backoff(try))
-			case a.Error == nil || a.isDuplicate(): // the replica will have it
+			case a.isDuplicate(): // the replica will have it
 			default:
 				if err := permanent(a.Error); err != nil {
 					return engine.Receipt{}, err
@@ -319,10 +341,10 @@ func (l *Log) publish(ctx context.Context, b *engine.Batch, key string) (engine.
 				retry.Reset(backoff(try))
 			}
 		case <-ctx.Done():
-			if err := l.status.away(); err != nil {
-				why = err
+			if context.Cause(ctx) == errTimeout {
+				return engine.Receipt{}, gaveUp(engine.ErrUnavailable)
 			}
-			return engine.Receipt{}, gaveUp(ctx, fmt.Errorf("after %v it is not known whether the batch is stored: %w", l.opts.Timeout, why))
+			return engine.Receipt{}, ctx.Err()
 		case <-l.done:
 			return engine.Receipt{}, engine.ErrClosed
 		}
