@@ -24,7 +24,8 @@ const (
 
 // Table returns the table of a name that all nodes on the hub's log share, nil
 // if its engine is of one node. See engine.Sharer. The names tickets,
-// revocations and renewals are the hub's own.
+// revocations and renewals are the hub's own, sessions and moves those of package
+// bayeux.
 func (h *Hub) Table(name string, ttl time.Duration) Table {
 	if s, ok := h.engine.(engine.Sharer); ok {
 		return s.Table(name, ttl)
@@ -86,7 +87,7 @@ func (h *Hub) shareRevocation(r Revocation) error {
 	sum := sha256.Sum256([]byte(r.User + "\x00" + r.ID)) // names may be longer than keys
 	key := string(sum[:])
 	text, err := json.Marshal(sharedRevocation(r))
-	for err == nil {
+	for try := 0; err == nil && try < 20; try++ {
 		var there []byte
 		var version uint64
 		var old sharedRevocation
@@ -102,6 +103,9 @@ func (h *Hub) shareRevocation(r Revocation) error {
 			return err
 		}
 		err = nil // another node has written one: look again
+	}
+	if err == nil {
+		err = engine.ErrConflict
 	}
 	return err
 }

@@ -34,8 +34,10 @@ const (
 	maxRecords = 1000
 	recorders  = 8
 	// moveTTL is how long a node may have been without the tables, and still
-	// learn that its sessions are others'.
-	moveTTL = time.Minute
+	// learn that its sessions are others': until they have ended there.
+	moveTTL = recordTTL
+	// maxConflicts is how often a write is tried again that meets another.
+	maxConflicts = 10
 	// lookupTime is how long a client ID is looked for, and maxLookups how many
 	// are at a time: a stranger can send any.
 	lookupTime = 4 * time.Second
@@ -254,13 +256,13 @@ func (h *Handler) write(ctx context.Context, s *Session) error {
 	s.mu.Unlock()
 	rec.due.Store(time.Now().Add(keepEvery/2 + mathrand.N(keepEvery/2)).UnixNano()) // #nosec G404 -- no secret
 	text := r.seal(rec.secret)
-	for {
+	for conflicts := 0; ; conflicts++ {
 		version, err := h.shared.sessions.Update(ctx, rec.key, text, rec.version)
 		if err == nil {
 			rec.version = version
 			return nil
 		}
-		if errors.Is(err, halley.ErrConflict) {
+		if errors.Is(err, halley.ErrConflict) && conflicts < maxConflicts {
 			// A write that failed may have happened, and the table may have lost it.
 			var there []byte
 			there, version, err = h.shared.sessions.Get(ctx, rec.key)
