@@ -40,6 +40,7 @@ type Session struct {
 	left   bool                     // it was ended by its client
 	moved  bool                     // it has ended here alone: it is another node's
 	stale  bool                     // it was taken over, and the client is further than is known
+	mixed  bool                     // the last batch that the client is known to have had is of another epoch
 	subs   []subscription           // by their names
 	add    map[string]halley.Cursor // to what is held, with the end of the request
 	drop   []string                 // from it
@@ -253,6 +254,10 @@ func (s *Session) took(c *connect, a *halley.PollAnswer) (queued []json.RawMessa
 		}
 	}
 	// A replay may stand before where the others are.
+	if a.Position.Epoch != s.cursor.Epoch {
+		s.mixed = true
+		s.changed()
+	}
 	before, back := s.cursor, a.Position.Epoch == s.cursor.Epoch && a.Position.Seq < s.cursor.Seq
 	s.cursor = a.Position
 	for i := range s.subs {
@@ -326,6 +331,10 @@ func (s *Session) setMark(c *connect) {
 // arrived notes that the client has had the last reply. mu is held.
 func (s *Session) arrived() {
 	s.mark = nil
+	if s.mixed {
+		s.mixed = false
+		s.changed()
+	}
 	s.queue = slices.Delete(s.queue, 0, s.sent)
 	if s.sent = 0; len(s.queue) == 0 {
 		s.queue = nil

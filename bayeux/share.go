@@ -86,6 +86,7 @@ type record struct {
 	Batch  int64             `json:",omitempty"`
 	Stream string            `json:",omitempty"`
 	Stale  bool              `json:",omitempty"` // it was never known where the client is
+	Mixed  bool              `json:",omitempty"` // nor in which epoch
 	Waits  bool              `json:",omitempty"`
 	Asked  int               `json:",omitempty"`
 	Pause  time.Duration     `json:",omitempty"`
@@ -190,7 +191,7 @@ func unseal(secret, sealed []byte) *record {
 func (s *Session) record(node string) *record {
 	r := &record{
 		Node: node, User: s.user, Bound: s.bound, Ack: s.ack, Replay: s.replay, Browser: s.browser, Retries: s.retries,
-		Cursor: s.cursor, Batch: s.batch, Stream: s.stream, Stale: s.stale, Waits: s.waits, Asked: s.asked, Pause: s.pause, Active: s.active,
+		Cursor: s.cursor, Batch: s.batch, Stream: s.stream, Stale: s.stale, Mixed: s.mixed, Waits: s.waits, Asked: s.asked, Pause: s.pause, Active: s.active,
 	}
 	switch {
 	case s.moved:
@@ -222,7 +223,7 @@ func (s *Session) record(node string) *record {
 func (h *Handler) restore(id string, r *record, client *halley.Client) *Session {
 	s := &Session{
 		handler: h, id: id, owner: client.Owner(), client: client, user: r.User, bound: r.Bound, ack: r.Ack, replay: r.Replay, browser: r.Browser, retries: r.Retries,
-		cursor: r.Cursor, batch: r.Batch, stream: r.Stream, stale: r.Stale || r.Node != "", waits: r.Waits, asked: r.Asked, pause: r.Pause, active: r.Active,
+		cursor: r.Cursor, batch: r.Batch, stream: r.Stream, stale: r.Stale || r.Node != "", mixed: r.Mixed, waits: r.Waits, asked: r.Asked, pause: r.Pause, active: r.Active,
 		queue: r.Queue, sent: min(r.Sent, len(r.Queue)),
 	}
 	s.recorded.key, s.recorded.secret = splitID(id)
@@ -637,7 +638,7 @@ func (s *Session) goOn(c *connect) {
 	switch {
 	case known && batch == s.batch: // all that was recorded, and nothing since
 		s.arrived()
-	case known:
+	case known && !s.mixed:
 		s.mark, s.sent = nil, 0
 		s.backTo(at)
 		s.batch = batch

@@ -413,6 +413,33 @@ func TestSessionsAway(t *testing.T) {
 	}
 }
 
+// A node whose log is another tells a gap: its positions mean something else.
+func TestOtherLog(t *testing.T) {
+	tables := sharetest.New()
+	var nodes []*world
+	for range 2 {
+		log, err := memory.New(memory.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = log.Close() })
+		nodes = append(nodes, newWorldWith(t, tables.Node(log), halley.Options{}, bayeux.Options{}))
+	}
+	a, b := nodes[0], nodes[1]
+	id := a.handshake(`{"ack":true}`)
+	a.subscribe(id, "/a")
+	a.publish("a", 1)
+	_, reply := a.connect(id, brief)
+	ack := fmt.Sprintf("%.0f", reply["ext"].(map[string]any)["ack"])
+	for n := range 3 {
+		b.publish("a", n)
+	}
+	messages, reply := b.connect(id, `,"ext":{"ack":`+ack+`}`+brief)
+	if ext, _ := reply["ext"].(map[string]any); ext["gap"] != true || !same(data(messages), []any{0, 1, 2}) {
+		t.Errorf("on another log: %v, %v", messages, reply)
+	}
+}
+
 // Who tries client IDs is not let near the table without end.
 func TestGuesses(t *testing.T) {
 	nodes, _ := newCluster(t, 1, halley.Options{TrustedProxies: []string{"127.0.0.1"}}, bayeux.Options{})
