@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/halley-comet/halley/e2e/browser"
+	"github.com/halley-comet/halley/internal/natstest"
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -19,6 +20,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(scratch)
+	defer natstest.Remove()
 	defer func() {
 		for _, e := range engines {
 			e.Close()

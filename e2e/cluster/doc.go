@@ -7,6 +7,6 @@
 //
 // runs each fault once, as root, on Linux; script/cluster runs 50 rounds.
 // HALLEY_CRASH_ROUNDS sets how many, HALLEY_CRASH_SEED repeats the random
-// choices of a run. HALLEY_BINARY and NATS_SERVER_BINARY name programs to test
+// choices of a run. HALLEY_BINARY and HALLEY_NATS_SERVER name programs to test
 // in place of those built from this tree.
 package cluster

@@ -3,12 +3,11 @@ package cluster
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 
 	"github.com/halley-comet/halley/internal/crashtest"
+	"github.com/halley-comet/halley/internal/natstest"
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -20,6 +19,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(scratch)
+	defer natstest.Remove()
 	return m.Run()
 }
 
@@ -28,19 +28,6 @@ var scratch string
 
 // halley is the path of the command.
 var halley = sync.OnceValues(func() (string, error) { return crashtest.Halley(scratch) })
-
-// natsServer is the path of nats-server, in the version that bench has.
-var natsServer = sync.OnceValues(func() (string, error) {
-	if built := os.Getenv("NATS_SERVER_BINARY"); built != "" {
-		return built, nil
-	}
-	program := filepath.Join(scratch, "nats-server")
-	build := exec.Command("go", "build", "-C", filepath.FromSlash("../../bench"), "-o", program, "github.com/nats-io/nats-server/v2")
-	if output, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", build, err, output)
-	}
-	return program, nil
-})
 
 // gate skips a test unless it was asked for.
 func gate(t *testing.T) {

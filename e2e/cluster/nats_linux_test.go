@@ -9,13 +9,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/halley-comet/halley/internal/natstest"
 )
 
 // newNATS returns a cluster of NATS servers behind some ports, which do not run
 // yet. Their timeouts are those that NATS has by itself.
 func newNATS(t *testing.T, ports []*port) []*program {
 	t.Helper()
-	path, err := natsServer()
+	path, err := natstest.Build()
 	if err != nil {
 		t.Fatal(err)
 	}
