@@ -35,6 +35,7 @@ type pending struct {
 type waiter struct {
 	id     string
 	number uint64
+	size   int64
 	stored chan engine.Receipt // has one when the replica has the batch
 	acks   chan ack
 	again  chan struct{} // has one when it should be sent again
@@ -58,27 +59,36 @@ func (p *pending) init() {
 	p.byID, p.bySent, p.keys = make(map[string]*waiter), make(map[uint64]*waiter), make(map[string]chan struct{})
 }
 
-// add begins to wait for a batch of a size; nil if too much waits already.
-func (p *pending) add(size int64) *waiter {
+// sizeOf returns what a batch takes while it waits, some bytes more or less.
+func sizeOf(b *engine.Batch) int64 {
+	size := int64(0)
+	for i := range b.Messages {
+		size += int64(len(b.Messages[i].Data)) + 512
+	}
+	return size
+}
+
+// add begins to wait for a batch of a size.
+func (p *pending) add(size int64) (*waiter, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.bytes > 0 && p.bytes+size > maxPending {
-		return nil
+		return nil, errTooMuch
 	}
 	p.bytes += size
 	p.number++
 	w := &waiter{
-		id: p.prefix + strconv.FormatUint(p.number, 36), number: p.number,
+		id: p.prefix + strconv.FormatUint(p.number, 36), number: p.number, size: size,
 		stored: make(chan engine.Receipt, 1), acks: make(chan ack, 4), again: make(chan struct{}, 1),
 	}
 	p.byID[w.id], p.bySent[w.number] = w, w
-	return w
+	return w, nil
 }
 
-func (p *pending) remove(w *waiter, size int64) {
+func (p *pending) remove(w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.bytes -= size
+	p.bytes -= w.size
 	delete(p.byID, w.id)
 	delete(p.bySent, w.number)
 }
@@ -179,7 +189,7 @@ func (l *Log) append(ctx context.Context, b *engine.Batch) (engine.Receipt, erro
 	}
 	deadline := time.Now().Add(l.opts.Timeout)
 	if b.Key == "" && l.status.away() == nil {
-		return l.publish(ctx, b, "", deadline)
+		return l.share(ctx, b, deadline)
 	}
 	ctx, cancel := context.WithDeadlineCause(ctx, deadline, errTimeout)
 	defer cancel()
@@ -187,7 +197,7 @@ func (l *Log) append(ctx context.Context, b *engine.Batch) (engine.Receipt, erro
 		return engine.Receipt{}, err
 	}
 	if b.Key == "" {
-		return l.publish(ctx, b, "", deadline)
+		return l.share(ctx, b, deadline)
 	}
 	id := keyID(b.Key)
 	leave, err := l.enterKey(ctx, id)
@@ -200,6 +210,9 @@ func (l *Log) append(ctx context.Context, b *engine.Batch) (engine.Receipt, erro
 	}
 	return l.publish(ctx, b, id, deadline)
 }
+
+// errTooMuch is returned while too much waits to be acknowledged.
+var errTooMuch = fmt.Errorf("%w: %d MiB wait for the stream already", engine.ErrUnavailable, maxPending>>20)
 
 // errTimeout is the cause of a context that has ended after Options.Timeout.
 var errTimeout = errors.New("time-out")
@@ -282,18 +295,17 @@ func (l *Log) stored(ctx context.Context, b *engine.Batch, id string) (engine.Re
 // publish publishes a batch until it is stored, and as often as it takes: under
 // its id, which is that of its key if it has one, it is stored once.
 func (l *Log) publish(ctx context.Context, b *engine.Batch, key string, deadline time.Time) (engine.Receipt, error) {
-	var size int64
-	for i := range b.Messages {
-		size += int64(len(b.Messages[i].Data)) + 512
+	w, err := l.pending.add(sizeOf(b))
+	if err != nil {
+		return engine.Receipt{}, err
 	}
-	w := l.pending.add(size)
-	if w == nil {
-		return engine.Receipt{}, fmt.Errorf("%w: %d MiB wait for the stream already", engine.ErrUnavailable, maxPending>>20)
-	}
-	defer l.pending.remove(w, size)
+	defer l.pending.remove(w)
 	messages := encode(l.opts.Stream, b, key, w.id)
 	if err := l.fits(messages); err != nil {
 		return engine.Receipt{}, err
+	}
+	if !time.Now().Before(deadline) {
+		return engine.Receipt{}, fmt.Errorf("%w: others were waited for too long: the batch was not sent", engine.ErrUnavailable)
 	}
 	why := l.send(messages, w, 0)
 	retry := time.NewTimer(retryAfter)

@@ -32,6 +32,7 @@ type Log struct {
 	replaced bell.Bell // rung after that
 
 	pending  pending
+	shared   shared
 	status   status
 	claims   claims
 	atomic   atomic.Bool // whether the stream takes batches

@@ -1,0 +1,140 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/halley-comet/halley/engine"
+)
+
+// shared has publishers share what a batch costs the servers: a proposal to their
+// quorum, a look for duplicates, an answer. Who comes while few batches are under
+// way publishes at once. The others wait for one of those to be stored, and go into
+// the next together. Batches are stored whole, so nothing changes for anyone, and
+// what has a key goes by itself.
+type shared struct {
+	mu       sync.Mutex
+	underWay int
+	waiting  []*call
+	bytes    int64 // of those
+}
+
+// A call is an Append that waits to be published with others.
+type call struct {
+	batch    *engine.Batch
+	deadline time.Time
+	size     int64
+	result   chan result // has one
+}
+
+type result struct {
+	receipt engine.Receipt
+	err     error
+}
+
+const (
+	// maxUnderWay is how many batches of a node's are under way at once. The
+	// servers take 50 for a stream, of all nodes.
+	maxUnderWay = 4
+	// maxShared and sharedBytes bound what goes together.
+	maxShared   = 500
+	sharedBytes = 512 << 10
+)
+
+// share publishes a batch without a key, alone or with others.
+func (l *Log) share(ctx context.Context, b *engine.Batch, deadline time.Time) (engine.Receipt, error) {
+	if !l.atomic.Load() {
+		return l.publish(ctx, b, "", deadline)
+	}
+	s := &l.shared
+	s.mu.Lock()
+	if s.underWay < maxUnderWay {
+		s.underWay++
+		s.mu.Unlock()
+		defer l.next()
+		return l.publish(ctx, b, "", deadline)
+	}
+	c := &call{batch: b, deadline: deadline, size: sizeOf(b), result: make(chan result, 1)}
+	if s.bytes+c.size > maxPending {
+		s.mu.Unlock()
+		return engine.Receipt{}, errTooMuch
+	}
+	s.bytes += c.size
+	s.waiting = append(s.waiting, c)
+	s.mu.Unlock()
+	select {
+	case r := <-c.result:
+		return r.receipt, r.err
+	case <-ctx.Done():
+		return engine.Receipt{}, ctx.Err() // it goes on with the others
+	case <-l.done:
+		return engine.Receipt{}, engine.ErrClosed
+	}
+}
+
+// next takes the place of a batch that is under way no more.
+func (l *Log) next() {
+	s := &l.shared
+	s.mu.Lock()
+	calls := s.take()
+	if len(calls) == 0 {
+		s.underWay--
+	}
+	s.mu.Unlock()
+	if len(calls) > 0 {
+		l.pending.group.Go(func() {
+			defer l.next()
+			l.publishTogether(calls)
+		})
+	}
+}
+
+// take returns what goes next, in the order in which it came.
+func (s *shared) take() []*call {
+	n, messages, bytes := 0, 0, int64(0)
+	for n < len(s.waiting) {
+		c := s.waiting[n]
+		if n > 0 && (messages+len(c.batch.Messages) > maxShared || bytes+c.size > sharedBytes) {
+			break
+		}
+		n, messages, bytes = n+1, messages+len(c.batch.Messages), bytes+c.size
+	}
+	calls := append([]*call(nil), s.waiting[:n]...)
+	rest := copy(s.waiting, s.waiting[n:])
+	clear(s.waiting[rest:])
+	s.waiting = s.waiting[:rest]
+	s.bytes -= bytes
+	return calls
+}
+
+// publishTogether publishes calls as one batch, and gives each its part of the
+// receipt.
+func (l *Log) publishTogether(calls []*call) {
+	if l.isClosed() {
+		return // which they know
+	}
+	all := &engine.Batch{}
+	for _, c := range calls {
+		all.Messages = append(all.Messages, c.batch.Messages...)
+	}
+	r, err := l.publish(l.ctx, all, "", calls[0].deadline)
+	if len(calls) > 1 && (errors.Is(err, engine.ErrInvalid) || errors.Is(err, engine.ErrTooLarge)) {
+		for _, c := range calls { // whose fault it is
+			r, err := l.publish(l.ctx, c.batch, "", c.deadline)
+			c.result <- result{r, err}
+		}
+		return
+	}
+	at := 0
+	for _, c := range calls {
+		n := len(c.batch.Messages)
+		if err == nil {
+			c.result <- result{receipt: engine.Receipt{First: r.ID(at), Count: n, Time: r.Time}}
+		} else {
+			c.result <- result{err: err}
+		}
+		at += n
+	}
+}
