@@ -103,10 +103,11 @@ type Stopper interface {
 // come to it. It is a further interface that an Engine may have.
 type Follower interface {
 	// Ahead tells whether a position beyond End may be one that the engine has not
-	// come to yet. It never blocks: it finds out meanwhile, and while it does not
-	// know the answer is true. For such a position Read waits a while, and then
-	// returns ErrUnavailable.
-	Ahead(c Cursor) bool
+	// come to yet. It never blocks: while it does not know the answer is true, and
+	// known, unless it is nil, is called once from another goroutine, when it is
+	// time to ask again. For such a position Read waits a while, and then returns
+	// ErrUnavailable.
+	Ahead(c Cursor, known func()) bool
 }
 
 // A Batch is a list of messages that are stored together.

@@ -3,7 +3,10 @@ package nats
 import (
 	"context"
 	"errors"
+	"math"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,16 +22,51 @@ var _ engine.Follower = (*Log)(nil)
 // stream has told its end, after the client came, and it lies beyond.
 type claims struct {
 	mu      sync.Mutex
-	first   map[uint64]time.Time // when somebody first came with a position
-	proved  proof
+	came    map[uint64]arrival // when somebody first came with a position
+	begun   int                // proofs
 	proving bool
+	proved  proof // the last
+	waiting []claim
+	some    atomic.Bool // whether any wait: without the lock
 }
 
-// A proof is the end of a stream at some moment after began, or later.
+// A claim is a position that somebody waits for.
+type claim struct {
+	seq   uint64
+	known func()
+}
+
+// tell has those ask again who wait for a position up to end.
+func (q *claims) tell(end uint64) {
+	if !q.some.Load() {
+		return
+	}
+	var known []func()
+	q.mu.Lock()
+	q.waiting = slices.DeleteFunc(q.waiting, func(c claim) bool {
+		if c.seq <= end {
+			known = append(known, c.known)
+		}
+		return c.seq <= end
+	})
+	q.some.Store(len(q.waiting) > 0)
+	q.mu.Unlock()
+	for _, f := range known {
+		f()
+	}
+}
+
+// An arrival is a moment: a time, and how many proofs were begun before it.
+type arrival struct {
+	at    time.Time
+	begun int
+}
+
+// A proof is the end of a stream at some moment after it was begun.
 type proof struct {
-	began time.Time
-	epoch string
-	last  uint64
+	number int // from 1
+	epoch  string
+	last   uint64
 }
 
 // maxClaims is how many positions are remembered. Strangers may invent more, which
@@ -39,7 +77,15 @@ const maxClaims = 4096
 const claimTime = time.Minute
 
 // Ahead implements engine.Follower.
-func (l *Log) Ahead(c engine.Cursor) bool {
+func (l *Log) Ahead(c engine.Cursor, known func()) bool {
+	ahead := l.isAhead(c, known)
+	if ahead {
+		l.claims.tell(l.End().Seq) // which may have moved meanwhile
+	}
+	return ahead
+}
+
+func (l *Log) isAhead(c engine.Cursor, known func()) bool {
 	end := l.End()
 	if c.Epoch != end.Epoch || c.Seq <= end.Seq {
 		return false
@@ -47,47 +93,58 @@ func (l *Log) Ahead(c engine.Cursor) bool {
 	q := &l.claims
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	now := time.Now()
-	came, ok := q.first[c.Seq]
-	if !ok {
-		came = now
-		if q.first == nil {
-			q.first = make(map[uint64]time.Time)
-		}
-		if len(q.first) >= maxClaims {
-			for seq, at := range q.first {
-				if now.Sub(at) > claimTime {
-					delete(q.first, seq)
-				}
-			}
-		}
-		if len(q.first) < maxClaims {
-			q.first[c.Seq] = came
-		}
+	proved := q.proved.epoch == c.Epoch && q.proved.number > q.arrivalOf(c.Seq).begun
+	if proved && c.Seq > q.proved.last {
+		return false
 	}
-	if p := &q.proved; p.epoch == c.Epoch && p.began.After(came) {
-		return c.Seq <= p.last
+	if known != nil {
+		q.waiting = append(q.waiting, claim{c.Seq, known})
+		q.some.Store(true)
 	}
-	if !q.proving && !l.isClosed() {
+	if !proved && !q.proving && !l.isClosed() { // else the stream has it, and it will come
 		q.proving = true
-		l.pending.group.Go(l.prove)
+		q.begun++
+		number := q.begun
+		l.pending.group.Go(func() { l.prove(number) })
 	}
 	return true
 }
 
+// arrivalOf returns when somebody first came with a position.
+func (q *claims) arrivalOf(seq uint64) arrival {
+	if a, ok := q.came[seq]; ok {
+		return a
+	}
+	now := arrival{time.Now(), q.begun}
+	if q.came == nil {
+		q.came = make(map[uint64]arrival)
+	}
+	if len(q.came) >= maxClaims {
+		for seq, a := range q.came {
+			if now.at.Sub(a.at) > claimTime {
+				delete(q.came, seq)
+			}
+		}
+	}
+	if len(q.came) < maxClaims {
+		q.came[seq] = now
+	}
+	return now
+}
+
 // prove finds out where the stream ends.
-func (l *Log) prove() {
+func (l *Log) prove(number int) {
 	ctx, cancel := context.WithTimeout(l.ctx, proveTime)
 	defer cancel()
-	began := time.Now()
-	info, err := l.ledInfo(ctx, began)
+	info, err := l.ledInfo(ctx, time.Now())
 	q := &l.claims
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	q.proving = false
 	if err == nil {
-		q.proved = proof{began, epochOf(info), info.State.LastSeq}
+		q.proved = proof{number, epochOf(info), info.State.LastSeq}
 	}
+	q.mu.Unlock()
+	q.tell(math.MaxUint64)
 }
 
 const (

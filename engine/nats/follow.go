@@ -407,6 +407,7 @@ func (f *follower) put(groups []*group) error {
 		}
 		f.log.pending.resolve(g.id, r)
 	}
+	f.log.claims.tell(f.replica.End().Seq)
 	f.reached()
 	return nil
 }

@@ -248,7 +248,7 @@ func (l *Log) Wait(ctx context.Context, after engine.Cursor) error {
 // position that this one has not come to: that is waited for, or is no gap before
 // the stream has said that it has no such position.
 func (l *Log) Read(ctx context.Context, q engine.Query) (engine.Page, error) {
-	if l.Ahead(q.After) && q.Check() == nil {
+	if l.Ahead(q.After, nil) && q.Check() == nil {
 		if err := l.await(ctx, q.After); err != nil {
 			return engine.Page{}, err
 		}
@@ -264,26 +264,28 @@ func (l *Log) Read(ctx context.Context, q engine.Query) (engine.Page, error) {
 func (l *Log) await(ctx context.Context, to engine.Cursor) error {
 	ctx, cancel := context.WithTimeout(ctx, awaitTime)
 	defer cancel()
-	for l.Ahead(to) {
+	for {
+		known := make(chan struct{})
+		if !l.Ahead(to, func() { close(known) }) {
+			return nil
+		}
 		why := l.status.away()
 		if why == nil {
 			why = fmt.Errorf("this node has come to %v, and not to %v yet", l.End(), to)
 		} else if l.status.long(patience) {
 			return fmt.Errorf("nats: %w: %w", engine.ErrUnavailable, why)
 		}
-		wait, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
-		err := l.Wait(wait, l.End())
-		cancel()
-		switch {
-		case errors.Is(err, engine.ErrClosed):
-			return err
-		case errors.Is(ctx.Err(), context.DeadlineExceeded):
-			return fmt.Errorf("nats: %w: %w", engine.ErrUnavailable, why)
-		case ctx.Err() != nil:
+		select {
+		case <-known:
+		case <-l.done:
+			return engine.ErrClosed
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return fmt.Errorf("nats: %w: %w", engine.ErrUnavailable, why)
+			}
 			return ctx.Err()
 		}
 	}
-	return nil
 }
 
 // awaitTime is how long a reader waits for a position at most.

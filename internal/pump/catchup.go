@@ -3,6 +3,7 @@ package pump
 import (
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/halley-comet/halley/engine"
@@ -86,8 +87,7 @@ func (w *worker) catchUp(c *Conn) {
 		w.page(c, pageRead{Page: engine.Page{Start: end, End: end}}, nil)
 		return
 	}
-	if f := w.pump.follower; f != nil && at.Epoch == end.Epoch && at.Seq > end.Seq && f.Ahead(at) {
-		w.awaitEngine(c)
+	if w.pump.follower != nil && at.Epoch == end.Epoch && at.Seq > end.Seq && w.isAhead(c, at) {
 		return
 	}
 	c.rare.ahead = time.Time{}
@@ -111,20 +111,34 @@ func (w *worker) catchUp(c *Conn) {
 	w.sendHead(c)
 }
 
-// awaitEngine waits for an engine that has not come to a connection's position.
-// Most often that is a matter of milliseconds.
-func (w *worker) awaitEngine(c *Conn) {
+// isAhead tells whether an engine may not have come to a connection's position,
+// and then waits for it. Most often that is a matter of milliseconds.
+func (w *worker) isAhead(c *Conn, at engine.Cursor) bool {
+	var once sync.Once
+	again := func() {
+		once.Do(func() {
+			w.inbox.put(command{conn: c, do: func(w *worker, c *Conn) {
+				c.off(reading)
+				w.catchUpSoon(c)
+			}})
+		})
+	}
+	if !w.pump.follower.Ahead(at, again) {
+		return false
+	}
 	if c.rare.ahead.IsZero() {
 		c.rare.ahead = time.Now()
 	}
-	waited := time.Since(c.rare.ahead)
-	if c.kind.Poll && waited > aheadPatience {
+	if c.kind.Poll && time.Since(c.rare.ahead) > aheadPatience {
+		once.Do(func() {}) // it is not called any more
 		c.rare.ahead = time.Time{}
 		w.readFailed(c, engine.ErrUnavailable)
-		return
+		return true
 	}
-	w.retryAfter(c, min(max(waited, 5*time.Millisecond), retryRead))
+	c.on(reading) // until it is called
+	time.AfterFunc(retryRead, again)
 	w.sendHead(c)
+	return true
 }
 
 // aheadPatience is how long a poll is held for which the engine is behind.
