@@ -4,6 +4,7 @@ package suites
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"testing"
 	"time"
@@ -41,6 +42,7 @@ func TestTransports(t *testing.T) {
 		})
 		l, err := nats.Open(context.Background(), t.TempDir(), nats.Options{
 			Connect: []natsgo.Option{natsgo.InProcessServer(s)}, Replicas: 1, StreamBytes: 256 << 20,
+			Logger:  slog.New(slog.DiscardHandler),
 			Replica: disk.Options{Retention: r, TailBytes: 4 << 10, Limit: 32 << 20},
 		})
 		if err != nil {

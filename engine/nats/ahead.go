@@ -105,7 +105,7 @@ func (l *Log) isAhead(c engine.Cursor, known func()) bool {
 		q.proving = true
 		q.begun++
 		number := q.begun
-		l.pending.group.Go(func() { l.prove(number) })
+		l.pending.begin(func() { l.prove(number) })
 	}
 	return true
 }

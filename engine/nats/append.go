@@ -28,7 +28,25 @@ type pending struct {
 	bySent map[uint64]*waiter // by the number in the inbox
 	keys   map[string]chan struct{}
 	bytes  int64
-	group  sync.WaitGroup
+	ended  bool
+	group  sync.WaitGroup // of goroutines that Close waits for
+}
+
+// begin runs f in a goroutine, unless the log is being closed.
+func (p *pending) begin(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended {
+		p.group.Go(f)
+	}
+}
+
+// end waits until nothing runs that was begun, and nothing is any more.
+func (p *pending) end() {
+	p.mu.Lock()
+	p.ended = true
+	p.mu.Unlock()
+	p.group.Wait()
 }
 
 // A waiter is an Append that waits for the stream.
@@ -127,8 +145,6 @@ func (p *pending) retry() {
 		}
 	}
 }
-
-func (p *pending) wait() { p.group.Wait() }
 
 // listen takes the stream's answers.
 func (l *Log) listen() error {

@@ -131,7 +131,12 @@ func (l *Log) remove(stream jetstream.Stream, consumer jetstream.Consumer) {
 // testConnection leaves a server that does not answer: it may be gone without a
 // word.
 func (l *Log) testConnection() {
-	if l.nc.IsConnected() && l.nc.FlushTimeout(time.Second) != nil && !l.isClosed() {
+	if !l.nc.IsConnected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, time.Second)
+	defer cancel()
+	if l.nc.FlushWithContext(ctx) != nil && !l.isClosed() {
 		_ = l.nc.ForceReconnect()
 	}
 }
@@ -237,7 +242,7 @@ func (f *follower) run(nudged <-chan struct{}) error {
 		case <-ticker.C:
 			if !looking {
 				looking = true
-				f.log.pending.group.Go(func() { looks <- f.log.look() })
+				f.log.pending.begin(func() { looks <- f.log.look() })
 			}
 		case k := <-looks:
 			looking = false

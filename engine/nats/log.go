@@ -312,7 +312,7 @@ func (l *Log) Close() error {
 		l.nc.Close()
 		<-l.followed
 		err = l.replica.Load().Close()
-		l.pending.wait()
+		l.pending.end()
 	})
 	return err
 }

@@ -84,7 +84,7 @@ func (l *Log) next() {
 	}
 	s.mu.Unlock()
 	if len(calls) > 0 {
-		l.pending.group.Go(func() {
+		l.pending.begin(func() {
 			defer l.next()
 			l.publishTogether(calls)
 		})
