@@ -61,8 +61,6 @@ type waiter struct {
 
 // An ack is the stream's answer to a publisher.
 type ack struct {
-	Stream    string
-	Seq       uint64
 	Duplicate bool
 	Error     *jetstream.APIError
 }
@@ -201,7 +199,7 @@ func (l *Log) append(ctx context.Context, b *engine.Batch) (engine.Receipt, erro
 		return engine.Receipt{}, err
 	}
 	if len(b.Messages) > 1 && !l.atomic.Load() && l.status.away() == nil {
-		return engine.Receipt{}, fmt.Errorf("%w: a batch of several messages needs NATS 2.12 or later, and allow_atomic in the stream", engine.ErrInvalid)
+		return engine.Receipt{}, errNoBatches
 	}
 	deadline := time.Now().Add(l.opts.Timeout)
 	if b.Key == "" && l.status.away() == nil {
@@ -229,6 +227,9 @@ func (l *Log) append(ctx context.Context, b *engine.Batch) (engine.Receipt, erro
 
 // errTooMuch is returned while too much waits to be acknowledged.
 var errTooMuch = fmt.Errorf("%w: %d MiB wait for the stream already", engine.ErrUnavailable, maxPending>>20)
+
+// errNoBatches is returned where the stream stores no batch whole.
+var errNoBatches = fmt.Errorf("%w: a batch of several messages needs NATS 2.12 or later, and allow_atomic in the stream", engine.ErrInvalid)
 
 // errTimeout is the cause of a context that has ended after Options.Timeout.
 var errTimeout = errors.New("time-out")
@@ -326,13 +327,13 @@ func (l *Log) publish(ctx context.Context, b *engine.Batch, key string, deadline
 	why := l.send(messages, w, 0)
 	retry := time.NewTimer(retryAfter)
 	defer retry.Stop()
-	gaveUp := func(err error) error {
+	unknown := func() error {
 		if e := l.status.away(); e != nil {
 			why = e
 		} else if why == nil {
 			why = errors.New("the stream does not answer")
 		}
-		return fmt.Errorf("%w: after %v it is not known whether the batch is stored: %w", err, l.opts.Timeout, why)
+		return fmt.Errorf("after %v it is not known whether the batch is stored: %w", l.opts.Timeout, why)
 	}
 	for try := 1; ; {
 		select {
@@ -343,7 +344,7 @@ func (l *Log) publish(ctx context.Context, b *engine.Batch, key string, deadline
 		case <-retry.C:
 			left := time.Until(deadline)
 			if left <= 0 {
-				return engine.Receipt{}, gaveUp(engine.ErrUnavailable)
+				return engine.Receipt{}, fmt.Errorf("%w: %w", engine.ErrUnavailable, unknown())
 			}
 			l.status.count(func(s *Stats) { s.Retries++ })
 			if err := l.send(messages, w, try); err != nil {
@@ -369,10 +370,7 @@ func (l *Log) publish(ctx context.Context, b *engine.Batch, key string, deadline
 				retry.Reset(backoff(try))
 			}
 		case <-ctx.Done():
-			if context.Cause(ctx) == errTimeout {
-				return engine.Receipt{}, gaveUp(engine.ErrUnavailable)
-			}
-			return engine.Receipt{}, ctx.Err()
+			return engine.Receipt{}, gaveUp(ctx, unknown())
 		case <-l.done:
 			return engine.Receipt{}, engine.ErrClosed
 		}
@@ -451,7 +449,7 @@ const (
 func permanent(e *jetstream.APIError) error {
 	switch e.ErrorCode {
 	case batchesDisabled:
-		return fmt.Errorf("%w: a batch of several messages needs NATS 2.12 or later, and allow_atomic in the stream: %w", engine.ErrInvalid, e)
+		return fmt.Errorf("%w: %w", errNoBatches, e)
 	case batchTooLong:
 		return fmt.Errorf("%w: %w", engine.ErrInvalid, e)
 	case messageTooLarge:
