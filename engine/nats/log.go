@@ -67,7 +67,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Log, error) {
 	l.pending.init()
 	if err := l.connect(); err != nil {
 		l.cancel()
-		return nil, fmt.Errorf("nats: %s: %w", opts.URL, err)
+		return nil, fmt.Errorf("nats: %w", err) // the URLs may have passwords
 	}
 	if err := l.open(ctx); err != nil {
 		l.cancel()
