@@ -268,6 +268,10 @@ func (l *Log) store(requests []*request) {
 			c.batch.Set(followKey, appendUint64(w.key[:0], w.mark), nil)
 		}
 		c.state, c.mark = w.state, w.mark
+		if l.opts.Follow != "" {
+			l.complete(c, l.commit(c.batch, pebble.NoSync))
+			return
+		}
 		if err := l.apply(c.batch); err != nil {
 			c.fail(l.unavailable())
 			return
@@ -278,32 +282,39 @@ func (l *Log) store(requests []*request) {
 	l.syncing <- c
 }
 
-// acknowledge waits until commits are synced, makes their messages visible and
-// answers, in the order of the log. A key that was used before is answered here
-// too: its first batch may be one that was still to be synced.
+// acknowledge waits until commits are synced, in the order of the log. A key that
+// was used before is answered here too: its first batch may be one that was still
+// to be synced.
 func (l *Log) acknowledge() {
 	for c := range l.syncing {
 		err := l.fault.get() // what was repeated may not have been synced
 		if c.batch != nil {
 			err = l.sync(c.batch)
 		}
-		if c.batch != nil && err == nil {
-			l.kept.set(&c.state)
-			l.mark.Store(c.mark)
-			l.publish(c.stored, c.state.listed, c.state.end)
-		}
 		l.inFlight.Add(-int64(len(c.requests)))
-		if err != nil {
-			c.fail(l.unavailable())
-		} else {
-			c.answer()
-		}
+		l.complete(c, err)
 		l.writer.unfinished.Done()
 		select {
 		case l.acknowledged <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// complete makes a commit's messages visible and answers, once the commit is as
+// safe as it is to be, or has failed. What a replica has is in the log that it
+// follows: its writer waits for nothing, not even for the file to be written.
+func (l *Log) complete(c *commit, err error) {
+	if err != nil {
+		c.fail(l.unavailable())
+		return
+	}
+	if c.batch != nil {
+		l.kept.set(&c.state)
+		l.mark.Store(c.mark)
+		l.publish(c.stored, c.state.listed, c.state.end)
+	}
+	c.answer()
 }
 
 // A stored message has its place in the log.
