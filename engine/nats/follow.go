@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -48,6 +47,7 @@ var (
 	errAnother    = errors.New("the stream is another")
 	errRolled     = errors.New("the stream has lost messages that were acknowledged: it begins a new epoch")
 	errDisorder   = errors.New("a message was lost on the way from the stream")
+	errSilent     = errors.New("the NATS server that the messages come from is silent")
 )
 
 // follow brings the replica up to the stream and stores what comes, until
@@ -74,21 +74,11 @@ func (l *Log) follow() error {
 			return err
 		}
 	}
-	f.inbox.init()
-	ctx, cancel := context.WithTimeout(l.ctx, requestTimeout)
-	defer cancel()
-	consumer, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
-		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       f.next,
-		AckPolicy:         jetstream.AckNonePolicy,
-		MemoryStorage:     true,
-		Replicas:          1,
-		InactiveThreshold: time.Minute,
-	})
+	consumer, err := l.consume(stream, info, f.next)
 	if err != nil {
-		return explain(err)
+		return err
 	}
-	defer l.remove(stream, consumer)
+	defer l.remove(consumer)
 	if consumer.CachedInfo().NumPending == 0 && f.target >= f.next {
 		// The rest was deleted, or the server that has the consumer has less than
 		// the leader.
@@ -103,29 +93,12 @@ func (l *Log) follow() error {
 		}
 	}
 	defer l.testConnection()
-	receiving, err := consumer.Consume(f.inbox.put, jetstream.PullMaxMessages(pullMessages),
-		jetstream.PullExpiry(10*time.Second), jetstream.PullHeartbeat(time.Second), jetstream.ConsumeErrHandler(f.inbox.fail))
-	if err != nil {
-		return explain(err)
+	if f.feed, err = l.openFeed(consumer); err != nil {
+		return err
 	}
-	defer receiving.Stop()
-	defer f.inbox.close()
+	defer f.feed.close()
 	l.status.count(func(s *Stats) { s.Followed++; s.Last = info.State.LastSeq })
 	return f.run(nudged)
-}
-
-// pullMessages is how many messages are on their way at most, inboxBytes how many
-// bytes wait to be stored.
-const (
-	pullMessages = 2000
-	inboxBytes   = 16 << 20
-)
-
-// remove takes the consumer back. It would go by itself, after a minute.
-func (l *Log) remove(stream jetstream.Stream, consumer jetstream.Consumer) {
-	if l.nc.IsConnected() {
-		_ = l.nc.PublishMsg(&natsgo.Msg{Subject: fmt.Sprintf("$JS.API.CONSUMER.DELETE.%s.%s", l.opts.Stream, consumer.CachedInfo().Name)})
-	}
 }
 
 // testConnection leaves a server that does not answer: it may be gone without a
@@ -210,7 +183,7 @@ type follower struct {
 	log      *Log
 	replica  *disk.Log
 	epoch    string
-	inbox    inbox
+	feed     *feed
 	next     uint64 // the position that is to be stored next
 	consumed uint64 // the consumer's own number of the last message
 	target   uint64 // what is to be reached before the node follows
@@ -229,8 +202,8 @@ func (f *follower) run(nudged <-chan struct{}) error {
 	f.reached()
 	for {
 		select {
-		case <-f.inbox.ready:
-			messages, err := f.inbox.take()
+		case m := <-f.feed.come:
+			messages, err := f.feed.take(m)
 			if len(messages) > 0 {
 				if err := f.store(messages); err != nil {
 					return err
@@ -240,6 +213,9 @@ func (f *follower) run(nudged <-chan struct{}) error {
 				return err
 			}
 		case <-ticker.C:
+			if err := f.feed.look(); err != nil {
+				return err
+			}
 			if !looking {
 				looking = true
 				f.log.pending.begin(func() { looks <- f.log.look() })
@@ -307,7 +283,7 @@ type group struct {
 }
 
 // store stores messages as they come from the stream.
-func (f *follower) store(messages []jetstream.Msg) error {
+func (f *follower) store(messages []*natsgo.Msg) error {
 	var groups []*group
 	skipped, holes := uint64(0), uint64(0)
 	at := f.next // the position that comes next, but for what is left out
@@ -335,10 +311,10 @@ func (f *follower) store(messages []jetstream.Msg) error {
 			groups = f.end(groups)
 		}
 		at = seq + 1
-		h := raw.Headers()
-		m, err := decode(f.log.opts.Stream, raw.Subject(), h, raw.Data())
+		h := raw.Header
+		m, err := decode(f.log.opts.Stream, raw.Subject, h, raw.Data)
 		if err != nil {
-			f.log.opts.Logger.Warn("halley: a message of the stream is left out, which is a gap", "sequence", seq, "subject", raw.Subject(), "error", err)
+			f.log.opts.Logger.Warn("halley: a message of the stream is left out, which is a gap", "sequence", seq, "subject", raw.Subject, "error", err)
 			skipped++
 			groups = f.end(groups)
 			continue
@@ -428,69 +404,4 @@ func (f *follower) reached() {
 	if !f.follows {
 		f.log.status.set(fmt.Errorf("%w: it has come to %d of %d", errCatchingUp, f.next-1, f.target))
 	}
-}
-
-// An inbox holds messages that wait to be stored. Who puts waits while there is
-// too much, and the stream is asked for no more.
-type inbox struct {
-	ready chan struct{} // has one when there is something
-	room  sync.Cond
-
-	mu       sync.Mutex
-	messages []jetstream.Msg
-	spare    []jetstream.Msg
-	bytes    int
-	err      error
-	closed   bool
-}
-
-func (i *inbox) init() {
-	i.ready = make(chan struct{}, 1)
-	i.room.L = &i.mu
-}
-
-func (i *inbox) ring() {
-	select {
-	case i.ready <- struct{}{}:
-	default:
-	}
-}
-
-func (i *inbox) put(m jetstream.Msg) {
-	i.mu.Lock()
-	for i.bytes > inboxBytes && !i.closed {
-		i.room.Wait()
-	}
-	i.messages = append(i.messages, m)
-	i.bytes += len(m.Data()) + 512
-	i.mu.Unlock()
-	i.ring()
-}
-
-func (i *inbox) fail(_ jetstream.ConsumeContext, err error) {
-	i.mu.Lock()
-	if i.err == nil {
-		i.err = explain(err)
-	}
-	i.mu.Unlock()
-	i.ring()
-}
-
-// take returns what there is, until the next call.
-func (i *inbox) take() ([]jetstream.Msg, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	m := i.messages
-	clear(i.spare)
-	i.messages, i.spare, i.bytes = i.spare[:0], m, 0
-	i.room.Broadcast()
-	return m, i.err
-}
-
-// close lets those go who wait for room.
-func (i *inbox) close() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.closed = true
-	i.room.Broadcast()
 }

@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 
@@ -11,14 +12,15 @@ import (
 
 // shared has publishers share what a batch costs the servers: a proposal to their
 // quorum, a look for duplicates, an answer. Who comes while few batches are under
-// way publishes at once. The others wait for one of those to be stored, and go into
-// the next together. Batches are stored whole, so nothing changes for anyone, and
-// what has a key goes by itself.
+// way publishes at once. The others wait for one of those to be stored, or until
+// there are enough of them, and go together. Batches are stored whole, so nothing
+// changes for anyone, and what has a key goes by itself.
 type shared struct {
 	mu       sync.Mutex
 	underWay int
 	waiting  []*call
-	bytes    int64 // of those
+	messages int   // of those
+	bytes    int64 // and theirs
 }
 
 // A call is an Append that waits to be published with others.
@@ -35,9 +37,11 @@ type result struct {
 }
 
 const (
-	// maxUnderWay is how many batches of a node's are under way at once. The
-	// servers take 50 for a stream, of all nodes.
-	maxUnderWay = 4
+	// fewUnderWay is how many batches of a node's are under way at once, and
+	// maxUnderWay how many that have what goes together at most. The servers take 50
+	// for a stream, of all nodes.
+	fewUnderWay = 2
+	maxUnderWay = 8
 	// maxShared and sharedBytes bound what goes together.
 	maxShared   = 500
 	sharedBytes = 512 << 10
@@ -50,7 +54,7 @@ func (l *Log) share(ctx context.Context, b *engine.Batch, deadline time.Time) (e
 	}
 	s := &l.shared
 	s.mu.Lock()
-	if s.underWay < maxUnderWay {
+	if s.underWay < fewUnderWay {
 		s.underWay++
 		s.mu.Unlock()
 		defer l.next()
@@ -61,9 +65,15 @@ func (l *Log) share(ctx context.Context, b *engine.Batch, deadline time.Time) (e
 		s.mu.Unlock()
 		return engine.Receipt{}, errTooMuch
 	}
-	s.bytes += c.size
 	s.waiting = append(s.waiting, c)
+	s.messages, s.bytes = s.messages+len(b.Messages), s.bytes+c.size
+	var calls []*call
+	if s.underWay < maxUnderWay && (s.messages >= maxShared || s.bytes >= sharedBytes) {
+		s.underWay++
+		calls = s.take()
+	}
 	s.mu.Unlock()
+	l.goTogether(calls)
 	select {
 	case r := <-c.result:
 		return r.receipt, r.err
@@ -78,18 +88,35 @@ func (l *Log) share(ctx context.Context, b *engine.Batch, deadline time.Time) (e
 func (l *Log) next() {
 	s := &l.shared
 	s.mu.Lock()
-	calls := s.take()
+	var calls []*call
+	if s.underWay <= fewUnderWay {
+		calls = s.take()
+	}
 	if len(calls) == 0 {
 		s.underWay--
 	}
 	s.mu.Unlock()
-	if len(calls) > 0 {
-		l.pending.begin(func() {
-			defer l.next()
-			l.publishTogether(calls)
-		})
-	}
+	l.goTogether(calls)
 }
+
+// goTogether publishes calls, if there are any, and then those that wait. Who was
+// told may publish again at once, and would come too late for the next ones.
+func (l *Log) goTogether(calls []*call) {
+	if len(calls) == 0 {
+		return
+	}
+	l.pending.begin(func() {
+		defer l.next()
+		l.publishTogether(calls)
+		for range yields {
+			runtime.Gosched()
+		}
+	})
+}
+
+// yields is how often others may go on first. Once was worth a fifth more
+// messages to 16 publishers, and four times a little more.
+const yields = 4
 
 // take returns what goes next, in the order in which it came.
 func (s *shared) take() []*call {
@@ -105,7 +132,7 @@ func (s *shared) take() []*call {
 	rest := copy(s.waiting, s.waiting[n:])
 	clear(s.waiting[rest:])
 	s.waiting = s.waiting[:rest]
-	s.bytes -= bytes
+	s.messages, s.bytes = s.messages-messages, s.bytes-bytes
 	return calls
 }
 
