@@ -19,17 +19,16 @@ import (
 
 // pending holds the batches that are published and not acknowledged.
 type pending struct {
-	prefix string // of ids of calls: nobody else has it
-	inbox  string // subject of acknowledgements, before the waiter's number
+	prefix string // of ids of calls, before the waiter's number: nobody else has it
+	inbox  string // and of subjects of answers
 
-	mu     sync.Mutex
-	number uint64
-	byID   map[string]*waiter
-	bySent map[uint64]*waiter // by the number in the inbox
-	keys   map[string]chan struct{}
-	bytes  int64
-	ended  bool
-	group  sync.WaitGroup // of goroutines that Close waits for
+	mu      sync.Mutex
+	number  uint64
+	waiters map[uint64]*waiter // by the number, which ids and subjects end with
+	keys    map[string]chan struct{}
+	bytes   int64
+	ended   bool
+	group   sync.WaitGroup // of goroutines that Close waits for
 }
 
 // begin runs f in a goroutine, unless the log is being closed.
@@ -71,8 +70,8 @@ func (a *ack) isDuplicate() bool {
 }
 
 func (p *pending) init() {
-	p.prefix, p.inbox = "r."+engine.NewEpoch()+".", natsgo.NewInbox()
-	p.byID, p.bySent, p.keys = make(map[string]*waiter), make(map[uint64]*waiter), make(map[string]chan struct{})
+	p.prefix, p.inbox = "r."+engine.NewEpoch()+".", natsgo.NewInbox()+"."
+	p.waiters, p.keys = make(map[uint64]*waiter), make(map[string]chan struct{})
 }
 
 // sizeOf returns what a batch takes while it waits, some bytes more or less.
@@ -97,7 +96,7 @@ func (p *pending) add(size int64) (*waiter, error) {
 		id: p.prefix + strconv.FormatUint(p.number, 36), number: p.number, size: size,
 		stored: make(chan engine.Receipt, 1), acks: make(chan ack, 4), again: make(chan struct{}, 1),
 	}
-	p.byID[w.id], p.bySent[w.number] = w, w
+	p.waiters[w.number] = w
 	return w, nil
 }
 
@@ -105,38 +104,30 @@ func (p *pending) remove(w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.bytes -= w.size
-	delete(p.byID, w.id)
-	delete(p.bySent, w.number)
+	delete(p.waiters, w.number)
 }
 
-// waits tells whether anybody waits for what has the id.
-func (p *pending) waits(id string) bool {
-	if !strings.HasPrefix(id, p.prefix) {
-		return false // another node's
+// of returns who waits for what has an id, or an answer on a subject, that is a
+// prefix and a number; nil if nobody of this node does.
+func (p *pending) of(name, prefix string) *waiter {
+	digits, ok := strings.CutPrefix(name, prefix)
+	if !ok {
+		return nil
+	}
+	number, err := strconv.ParseUint(digits, 36, 64)
+	if err != nil {
+		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.byID[id] != nil
-}
-
-// resolve tells who waits for what has the id that the replica has it.
-func (p *pending) resolve(id string, r engine.Receipt) {
-	p.mu.Lock()
-	w := p.byID[id]
-	p.mu.Unlock()
-	if w != nil {
-		select {
-		case w.stored <- r:
-		default:
-		}
-	}
+	return p.waiters[number]
 }
 
 // retry has all be sent again: nobody knows whether it came through.
 func (p *pending) retry() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, w := range p.byID {
+	for _, w := range p.waiters {
 		select {
 		case w.again <- struct{}{}:
 		default:
@@ -146,18 +137,12 @@ func (p *pending) retry() {
 
 // listen takes the stream's answers.
 func (l *Log) listen() error {
-	_, err := l.nc.Subscribe(l.pending.inbox+".*", func(m *natsgo.Msg) {
+	_, err := l.nc.Subscribe(l.pending.inbox+"*", func(m *natsgo.Msg) {
 		// The replica tells of what was stored as it should be.
 		if len(m.Data) > 0 && !bytes.Contains(m.Data, []byte(`"error"`)) && !bytes.Contains(m.Data, []byte(`"duplicate"`)) {
 			return
 		}
-		number, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 36, 64)
-		if err != nil {
-			return
-		}
-		l.pending.mu.Lock()
-		w := l.pending.bySent[number]
-		l.pending.mu.Unlock()
+		w := l.pending.of(m.Subject, l.pending.inbox)
 		if w == nil {
 			return
 		}
@@ -424,7 +409,7 @@ func (l *Log) fits(messages []*natsgo.Msg) error {
 // send publishes a batch once.
 func (l *Log) send(messages []*natsgo.Msg, w *waiter, try int) error {
 	last := messages[len(messages)-1]
-	last.Reply = l.pending.inbox + "." + strconv.FormatUint(w.number, 36)
+	last.Reply = l.pending.inbox + strconv.FormatUint(w.number, 36)
 	if len(messages) > 1 {
 		number(messages, w.id+"."+strconv.Itoa(try))
 	}

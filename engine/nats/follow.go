@@ -378,7 +378,8 @@ func (f *follower) put(groups []*group) error {
 		return fmt.Errorf("the replica takes nothing: %w", err)
 	}
 	for _, g := range groups {
-		if g.id == "" || !f.log.pending.waits(g.id) {
+		w := f.log.pending.of(g.id, f.log.pending.prefix)
+		if w == nil {
 			continue
 		}
 		r := engine.Receipt{First: engine.Cursor{Epoch: f.epoch, Seq: g.First}, Count: len(g.Messages)}
@@ -386,7 +387,10 @@ func (f *follower) put(groups []*group) error {
 		if m, ok := f.replica.Tail(engine.Cursor{Epoch: f.epoch, Seq: g.First - 1}, buf[:0]); ok && len(m) == 1 {
 			r.Time = m[0].Time
 		}
-		f.log.pending.resolve(g.id, r)
+		select {
+		case w.stored <- r:
+		default:
+		}
 	}
 	f.log.claims.tell(f.replica.End().Seq)
 	f.reached()
