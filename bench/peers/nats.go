@@ -2,6 +2,7 @@ package peers
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -147,6 +148,38 @@ func (c *NATS) URL() string {
 		urls[i] = "nats://" + c.servers[i].addr.String()
 	}
 	return strings.Join(urls, ",")
+}
+
+// First is the URL of the first server alone.
+func (c *NATS) First() string { return "nats://" + c.servers[0].addr.String() }
+
+// Lead has the first server lead a stream. From there a message takes one way
+// less to who is connected to it, which is a quarter of the time of a lone
+// publisher: what is compared must not leave that to chance.
+func (c *NATS) Lead(name string) error {
+	conn, err := nats.Connect(c.First())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	first := conn.ConnectedServerName()
+	for range 100 {
+		var answer struct {
+			Cluster struct{ Leader string }
+		}
+		reply, err := conn.Request("$JS.API.STREAM.INFO."+name, nil, time.Second)
+		if err == nil {
+			err = json.Unmarshal(reply.Data, &answer)
+		}
+		if err == nil && answer.Cluster.Leader == first {
+			return nil
+		}
+		if err == nil && answer.Cluster.Leader != "" {
+			_, _ = conn.Request("$JS.API.STREAM.LEADER.STEPDOWN."+name, fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, first), time.Second)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return fmt.Errorf("NATS: the stream %s has not come to be led by the first server", name)
 }
 
 // Usage reads what the servers have used together.

@@ -24,7 +24,8 @@ type Clustered interface {
 
 // A Cluster is JetStream on three NATS servers, each in a process of its own,
 // with a stream of which each has a replica in files. They sync as is their
-// default: every two minutes.
+// default: every two minutes. All are connected to the server that leads the
+// stream.
 type Cluster struct {
 	nats   *peers.NATS
 	shared bool // by all publishers, the connection is
@@ -36,7 +37,7 @@ type Cluster struct {
 
 // NewCluster returns the kind. Publishers have a connection each, or share one
 // as those of one server do. With read all messages come back to the process,
-// by an ordered consumer, and are forgotten. With ids each is published under an
+// by a consumer on the leader, and are forgotten. With ids each is published under an
 // id, so that it may be repeated, and with its content type.
 func NewCluster(name string, shared, read, ids bool) Kind {
 	open := func(dir string) (Store, error) {
@@ -69,18 +70,32 @@ func (c *Cluster) open() error {
 	stream, err := c.stream.CreateStream(ctx, jetstream.StreamConfig{
 		Name: streamName, Subjects: []string{"chat.>"}, Storage: jetstream.FileStorage, Replicas: Replicas,
 	})
-	if err != nil || !c.read {
+	if err != nil {
 		return err
 	}
-	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
-	if err == nil {
-		_, err = consumer.Consume(func(jetstream.Msg) {}, jetstream.PullMaxMessages(1000))
+	if err := c.nats.Lead(streamName); err != nil || !c.read {
+		return err
 	}
-	return err
+	// NATS gives it to any server, and a node makes one until the leader has it.
+	for {
+		consumer, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+			AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute,
+		})
+		if err != nil {
+			return err
+		}
+		if consumer.CachedInfo().Cluster.Leader == c.conns[0].ConnectedServerName() {
+			_, err = consumer.Consume(func(jetstream.Msg) {}, jetstream.PullMaxMessages(1000))
+			return err
+		}
+		if err := stream.DeleteConsumer(ctx, consumer.CachedInfo().Name); err != nil {
+			return err
+		}
+	}
 }
 
 func (c *Cluster) connect() (jetstream.JetStream, error) {
-	conn, err := nats.Connect(c.nats.URL())
+	conn, err := nats.Connect(c.nats.First())
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package stores
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"time"
@@ -24,7 +25,7 @@ func NewHalleyCluster(name string) Kind {
 		servers, err := peers.StartNATS(filepath.Join(dir, "nats"), Replicas)
 		h := &HalleyCluster{nats: servers}
 		if err == nil {
-			h.log, err = OpenNode(dir, servers.URL(), streamName)
+			err = h.open(dir)
 		}
 		if err != nil {
 			h.Close()
@@ -40,6 +41,18 @@ func NewHalleyCluster(name string) Kind {
 		Open:       open,
 		OpenToFill: open,
 	}
+}
+
+func (h *HalleyCluster) open(dir string) error {
+	made, err := OpenNode(dir, h.nats.First(), streamName)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(made.Close(), h.nats.Lead(streamName)); err != nil {
+		return err
+	}
+	h.log, err = OpenNode(dir, h.nats.First(), streamName)
+	return err
 }
 
 // OpenNode opens a log on NATS servers, with its replica in a folder of dir.
