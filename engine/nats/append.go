@@ -309,7 +309,10 @@ func (l *Log) publish(ctx context.Context, b *engine.Batch, key string, deadline
 	if !time.Now().Before(deadline) {
 		return engine.Receipt{}, fmt.Errorf("%w: others were waited for too long: the batch was not sent", engine.ErrUnavailable)
 	}
-	why := l.send(messages, w, 0)
+	// Of the first try the stream is not asked to answer, which costs: the message
+	// itself comes back. Who is not told why it doesn't asks a second later. But
+	// another node may have stored what has a key.
+	why := l.send(messages, w, 0, key != "")
 	retry := time.NewTimer(retryAfter)
 	defer retry.Stop()
 	unknown := func() error {
@@ -332,7 +335,7 @@ func (l *Log) publish(ctx context.Context, b *engine.Batch, key string, deadline
 				return engine.Receipt{}, fmt.Errorf("%w: %w", engine.ErrUnavailable, unknown())
 			}
 			l.status.count(func(s *Stats) { s.Retries++ })
-			if err := l.send(messages, w, try); err != nil {
+			if err := l.send(messages, w, try, true); err != nil {
 				why = err
 			}
 			try++
@@ -406,10 +409,11 @@ func (l *Log) fits(messages []*natsgo.Msg) error {
 	return nil
 }
 
-// send publishes a batch once.
-func (l *Log) send(messages []*natsgo.Msg, w *waiter, try int) error {
-	last := messages[len(messages)-1]
-	last.Reply = l.pending.inbox + strconv.FormatUint(w.number, 36)
+// send publishes a batch once, and asks for an answer or not.
+func (l *Log) send(messages []*natsgo.Msg, w *waiter, try int, ask bool) error {
+	if ask {
+		messages[len(messages)-1].Reply = l.pending.inbox + strconv.FormatUint(w.number, 36)
+	}
 	if len(messages) > 1 {
 		number(messages, w.id+"."+strconv.Itoa(try))
 	}
