@@ -5,7 +5,8 @@
 // # What is promised
 //
 // A receipt means that the batch is on the disk, as [Options.Fsync] says. No
-// reader sees a message before that. [Fsync] tells what each mode survives.
+// reader sees a message before that, but of a replica ([Log.Follow]), whose last
+// second may be in memory alone. [Fsync] tells what each mode survives.
 // When a write or a sync fails, the log stops: publishers get
 // engine.ErrUnavailable until it is opened again, and readers go on with what
 // was acknowledged.
@@ -27,7 +28,7 @@
 // One goroutine, the writer, does all writing: it gathers what publishers have
 // queued into one batch, hands it to Pebble, and between batches removes what
 // retention says, some at a time. Another waits until a batch is synced, makes
-// it visible and answers. Pebble has goroutines of its own for flushing and
+// it visible and answers; for a replica the writer does that itself. Pebble has goroutines of its own for flushing and
 // compaction. Close ends them all.
 //
 // # Layout

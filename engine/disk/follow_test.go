@@ -1,9 +1,12 @@
 package disk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -273,6 +276,43 @@ func TestStoredExpires(t *testing.T) {
 	for key, want := range map[string]bool{"old": false, "new": true, "none": false} {
 		if _, _, ok, err := l.Stored(key); ok != want || err != nil {
 			t.Errorf("%s: stored is %v, %v", key, ok, err)
+		}
+	}
+}
+
+// TestFollowWritten has the file of the write-ahead log get what is little: what is
+// in a buffer of the process alone, a killed one loses.
+func TestFollowWritten(t *testing.T) {
+	dir := t.TempDir()
+	l, err := Open(dir, Options{Follow: "epoch", Rules: unbounded})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for i, what := range []string{"the first of them", "the second of them"} {
+		part := Part{First: uint64(1 + i), Messages: []engine.Message{{Channel: "a", ContentType: "text/plain", Data: []byte(what), Time: 1}}}
+		if err := l.Follow(t.Context(), []Part{part}); err != nil {
+			t.Fatal(err)
+		}
+		for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			logs, err := filepath.Glob(filepath.Join(dir, "*", "*.log"))
+			if err != nil || len(logs) == 0 {
+				t.Fatal(logs, err)
+			}
+			written := false
+			for _, name := range logs {
+				data, err := os.ReadFile(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				written = written || bytes.Contains(data, []byte(what))
+			}
+			if written {
+				break
+			}
+			if time.Since(begin) > 20*time.Second {
+				t.Fatalf("%q is not in the file", what)
+			}
 		}
 	}
 }

@@ -25,6 +25,9 @@ const (
 	// Never hands every batch to the operating system and syncs none. A killed
 	// process loses nothing; a power cut or a crash of the machine may. The
 	// log then begins a new epoch, so that every cursor from before is a gap.
+	//
+	// A replica (Options.Follow) does less, whatever is set: a killed process
+	// loses what came in its last second, which the log that it follows has.
 	Never
 )
 

@@ -59,8 +59,9 @@ type Opened struct {
 	// machine went down.
 	Unclean bool
 	// Cut is how many bytes were cut from the end of the write-ahead log: of a
-	// write that a crash tore, and that nobody had been told of; after Never and
-	// a crash of the machine, all from the first hole on.
+	// write that a crash tore, and that nobody had been told of, but by a
+	// replica; after Never and a crash of the machine, all from the first hole
+	// on.
 	Cut int64
 	// NewEpoch tells why the log began a new epoch, "" if it did not. All
 	// cursors from before are gaps then.

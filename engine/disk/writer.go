@@ -33,6 +33,9 @@ type writer struct {
 	key        []byte
 	// Commits that are not acknowledged.
 	unfinished sync.WaitGroup
+	// When the file has to get what a replica has stored since it did; zero if it
+	// has got all.
+	writeBy time.Time
 }
 
 // initWriter reads what the writer has to know from the beginning, which does
@@ -92,6 +95,7 @@ func (l *Log) list(b *pebble.Batch, last uint64) {
 
 // write is the writer's goroutine.
 func (l *Log) write() {
+	w := &l.writer
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var requests []*request
@@ -108,6 +112,9 @@ func (l *Log) write() {
 		} else if closed {
 			return
 		}
+		if !w.writeBy.IsZero() && !time.Now().Before(w.writeBy) {
+			l.writeRest()
+		}
 		now := time.Now().UnixMilli()
 		due := l.due(now)
 		if now >= due && l.fault.get() == nil {
@@ -121,7 +128,11 @@ func (l *Log) write() {
 			due = never
 		}
 		// Wall clocks are set, and timers do not follow them.
-		timer.Reset(time.Duration(min(max(due-now, 0), 60_000)) * time.Millisecond)
+		wait := time.Duration(min(max(due-now, 0), 60_000)) * time.Millisecond
+		if !w.writeBy.IsZero() {
+			wait = min(wait, time.Until(w.writeBy))
+		}
+		timer.Reset(wait)
 		select {
 		case <-l.queue.wake:
 		case <-timer.C:
@@ -129,6 +140,17 @@ func (l *Log) write() {
 		}
 	}
 }
+
+// writeRest has the file get what a replica's commits have left in a buffer of this
+// process, which Pebble writes when it is full.
+func (l *Log) writeRest() {
+	l.writer.writeBy = time.Time{}
+	_ = l.try(func() error { return l.db.LogData(nil, pebble.Sync) }) // of a file that is not synced
+}
+
+// writeEvery is how much a killed replica loses, which may be more than the log
+// that it follows still has.
+const writeEvery = time.Second
 
 // pace holds publishers back while the files take far more than the limit.
 // What is removed takes room until it is compacted, and whoever publishes faster
@@ -269,6 +291,9 @@ func (l *Log) store(requests []*request) {
 		}
 		c.state, c.mark = w.state, w.mark
 		if l.opts.Follow != "" {
+			if w.writeBy.IsZero() {
+				w.writeBy = time.Now().Add(writeEvery)
+			}
 			l.complete(c, l.commit(c.batch, pebble.NoSync))
 			return
 		}
@@ -303,7 +328,7 @@ func (l *Log) acknowledge() {
 
 // complete makes a commit's messages visible and answers, once the commit is as
 // safe as it is to be, or has failed. What a replica has is in the log that it
-// follows: its writer waits for nothing, not even for the file to be written.
+// follows: its writer does not wait until the file has it.
 func (l *Log) complete(c *commit, err error) {
 	if err != nil {
 		c.fail(l.unavailable())
