@@ -70,7 +70,7 @@ func (a *ack) isDuplicate() bool {
 }
 
 func (p *pending) init() {
-	p.prefix, p.inbox = "r."+engine.NewEpoch()+".", natsgo.NewInbox()+"."
+	p.prefix = "r." + engine.NewEpoch() + "."
 	p.waiters, p.keys = make(map[uint64]*waiter), make(map[string]chan struct{})
 }
 
@@ -137,6 +137,7 @@ func (p *pending) retry() {
 
 // listen takes the stream's answers.
 func (l *Log) listen() error {
+	l.pending.inbox = l.nc.NewInbox() + "."
 	_, err := l.nc.Subscribe(l.pending.inbox+"*", func(m *natsgo.Msg) {
 		// The replica tells of what was stored as it should be.
 		if len(m.Data) > 0 && !bytes.Contains(m.Data, []byte(`"error"`)) && !bytes.Contains(m.Data, []byte(`"duplicate"`)) {
@@ -312,7 +313,7 @@ func (l *Log) publish(ctx context.Context, b *engine.Batch, key string, deadline
 	// Of the first try the stream is not asked to answer, which costs: the message
 	// itself comes back. Who is not told why it doesn't asks a second later. But
 	// another node may have stored what has a key.
-	why := l.send(messages, w, 0, key != "")
+	why := l.send(messages, w, 0, key != "" || time.Now().UnixNano() < l.careful.Load())
 	retry := time.NewTimer(retryAfter)
 	defer retry.Stop()
 	unknown := func() error {
@@ -334,6 +335,7 @@ func (l *Log) publish(ctx context.Context, b *engine.Batch, key string, deadline
 			if left <= 0 {
 				return engine.Receipt{}, fmt.Errorf("%w: %w", engine.ErrUnavailable, unknown())
 			}
+			l.beCareful()
 			l.status.count(func(s *Stats) { s.Retries++ })
 			if err := l.send(messages, w, try, true); err != nil {
 				why = err
@@ -363,6 +365,12 @@ func (l *Log) publish(ctx context.Context, b *engine.Batch, key string, deadline
 			return engine.Receipt{}, engine.ErrClosed
 		}
 	}
+}
+
+// beCareful has all publishers ask for answers for some time: one was not heard
+// of, or refused, and who asks is told so at once.
+func (l *Log) beCareful() {
+	l.careful.Store(time.Now().Add(10 * time.Second).UnixNano())
 }
 
 // retryAfter is how long an answer may take. A new leader takes some seconds, and

@@ -501,6 +501,20 @@ func TestForeign(t *testing.T) {
 	if r := mustAppend(t, a, one("a", "good")); r.First.Seq != 9 {
 		t.Errorf("stored at %v", r.First)
 	}
+
+	// What looks like a word of the servers is a message like any other.
+	for i, status := range []string{"100", "204", "408", "409", "503"} {
+		m := natsgo.NewMsg("halley.a")
+		m.Header.Set("Status", status)
+		m.Header.Set("Nats-Pending-Messages", "1000000")
+		if _, err := js.PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it is there", func() bool { return a.End().Seq == uint64(10+i) })
+	}
+	if s := a.Stats(); s.Skipped != 4 || s.Followed != 1 {
+		t.Errorf("what looks like a status: %+v", s)
+	}
 }
 
 // TestMisfit wants everything told at once that keeps a stream from being a log.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -15,6 +16,11 @@ import (
 // nodes that are connected to it; but NATS gives consumers to any server. So this
 // one is made a few times.
 func (l *Log) consume(stream jetstream.Stream, info *jetstream.StreamInfo, next uint64) (jetstream.Consumer, error) {
+	tries := placeTries
+	if time.Since(l.placed) < placeEvery {
+		tries = 1 // the servers have other troubles
+	}
+	l.placed = time.Now()
 	create := func(timeout time.Duration) (jetstream.Consumer, error) {
 		ctx, cancel := context.WithTimeout(l.ctx, timeout)
 		defer cancel()
@@ -35,7 +41,7 @@ func (l *Log) consume(stream jetstream.Stream, info *jetstream.StreamInfo, next 
 	if err != nil {
 		return nil, explain(err)
 	}
-	for try := 1; try < placeTries && !placed(c); try++ {
+	for ; tries > 1 && !placed(c); tries-- {
 		another, err := create(askTimeout)
 		if err != nil {
 			break // a server that does not answer may have got it
@@ -47,8 +53,11 @@ func (l *Log) consume(stream jetstream.Stream, info *jetstream.StreamInfo, next 
 }
 
 // placeTries is how many consumers are made at most: with three servers, one in
-// eleven ends on another than the leader.
-const placeTries = 6
+// eleven ends on another than the leader. That is done again after placeEvery.
+const (
+	placeTries = 6
+	placeEvery = 10 * time.Second
+)
 
 // remove takes a consumer back. It would go by itself, after a minute.
 func (l *Log) remove(c jetstream.Consumer) {
@@ -72,12 +81,14 @@ type feed struct {
 	inbox string // which is answered
 	bytes int64  // that a request is for, at most
 	asked int    // messages that were asked for and have not been taken
+	since int    // messages taken since something was asked for
+	large bool   // the next one is larger than that
 	quiet int    // looks since anything came
 }
 
 const (
-	// pullMessages is how many messages are on their way at most, and pullBytes how
-	// many bytes, or two messages.
+	// pullMessages is how many messages are on their way at most. A request is for
+	// pullBytes, or what two of the largest messages take; few are open at once.
 	pullMessages = 2000
 	pullBytes    = 8 << 20
 	pullExpires  = 10 * time.Second
@@ -87,7 +98,7 @@ const (
 // openFeed has the messages of a consumer come.
 func (l *Log) openFeed(c jetstream.Consumer) (*feed, error) {
 	f := &feed{
-		come: make(chan *natsgo.Msg, 2*pullMessages), nc: l.nc, inbox: natsgo.NewInbox(),
+		come: make(chan *natsgo.Msg, 2*pullMessages), nc: l.nc, inbox: l.nc.NewInbox(),
 		pull:  consumerSubject("MSG.NEXT", l.opts.Stream, c),
 		bytes: max(pullBytes, 2*l.nc.MaxPayload()),
 	}
@@ -104,12 +115,15 @@ func (l *Log) openFeed(c jetstream.Consumer) (*feed, error) {
 
 // ask asks for messages, if few are to come.
 func (f *feed) ask() error {
-	n := pullMessages - f.asked
+	n, bytes := pullMessages-f.asked, f.bytes
 	if n < pullMessages/2 {
 		return nil
 	}
-	f.asked += n
-	return f.nc.PublishRequest(f.pull, f.inbox, fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d,"idle_heartbeat":%d}`, n, f.bytes, pullExpires, pullBeat))
+	if f.large {
+		n, bytes = 1, 0 // no bound
+	}
+	f.asked, f.since, f.large = f.asked+n, 0, false
+	return f.nc.PublishRequest(f.pull, f.inbox, fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d,"idle_heartbeat":%d}`, n, bytes, pullExpires, pullBeat))
 }
 
 // take returns the messages that have come, of which m is the first, until the
@@ -119,12 +133,12 @@ func (f *feed) take(m *natsgo.Msg) ([]*natsgo.Msg, error) {
 	clear(f.taken)
 	f.taken = f.taken[:0]
 	for {
-		if status := m.Header.Get("Status"); status != "" && len(m.Data) == 0 {
-			if err := f.heed(status, m.Header); err != nil {
+		if m.Reply == "" { // the server's own: a message of the stream has one
+			if err := f.heed(m.Header); err != nil {
 				return f.taken, err
 			}
 		} else {
-			f.asked--
+			f.asked, f.since = f.asked-1, f.since+1
 			f.taken = append(f.taken, m)
 		}
 		select {
@@ -137,29 +151,29 @@ func (f *feed) take(m *natsgo.Msg) ([]*natsgo.Msg, error) {
 
 // heed does what a message of the server itself takes: most tell of a request
 // that has ended, and of how much it was for that has not come.
-func (f *feed) heed(status string, h natsgo.Header) error {
+func (f *feed) heed(h natsgo.Header) error {
+	status, why := h.Get("Status"), h.Get("Description")
 	switch status {
 	case "100": // nothing has come for a while
 		return nil
 	case "408", "409":
 		if left, err := strconv.Atoi(h.Get("Nats-Pending-Messages")); err == nil {
 			f.asked -= left
+			f.large = f.since == 0 && strings.Contains(why, "MaxBytes")
 			return nil
 		}
 	}
-	return fmt.Errorf("the NATS server ends what it sent: %s %s", status, h.Get("Description"))
+	return fmt.Errorf("the NATS server ends what it sent: %s %s", status, why)
 }
 
-// look is called each second. A request that has just enough bytes for what came
-// ends without a word, and leaves nobody to tell that nothing comes.
+// look is called each second, and tells if nothing has come for long, not even the
+// word that there is nothing. A request that has just enough bytes for what came
+// ends without a word, and so may end this.
 func (f *feed) look() error {
-	switch f.quiet++; {
-	case f.quiet > 3:
+	if f.quiet++; f.quiet > 3 && len(f.come) == 0 {
 		return errSilent
-	case f.quiet == 2:
-		f.asked = 0
 	}
-	return f.ask()
+	return nil
 }
 
 func (f *feed) close() { _ = f.sub.Unsubscribe() }

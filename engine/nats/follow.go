@@ -22,6 +22,7 @@ func (l *Log) run() {
 		if l.isClosed() {
 			return
 		}
+		l.beCareful()
 		if changed := l.status.set(err); changed || err.Error() != said {
 			said = err.Error()
 			l.opts.Logger.Warn("halley: this node does not follow the stream", "error", err)

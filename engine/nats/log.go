@@ -35,7 +35,9 @@ type Log struct {
 	shared   shared
 	status   status
 	claims   claims
-	atomic   atomic.Bool // whether the stream takes batches
+	atomic   atomic.Bool  // whether the stream takes batches
+	careful  atomic.Int64 // until then, in Unix nanoseconds: see beCareful
+	placed   time.Time    // when a consumer was: run's
 	done     chan struct{}
 	ctx      context.Context // ends with done
 	cancel   context.CancelFunc

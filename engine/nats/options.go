@@ -44,7 +44,7 @@ type Options struct {
 	Timeout time.Duration
 
 	// Replica are the options of the node's own log: retention, above all. Fsync
-	// is Never: what a replica loses, the stream has. KeyWindow holds for the
+	// has no meaning: what a replica loses, the stream has. KeyWindow holds for the
 	// cluster; it should be the same on all nodes, as the rest had better be.
 	Replica disk.Options
 

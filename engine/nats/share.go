@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"time"
@@ -38,8 +39,8 @@ type result struct {
 
 const (
 	// fewUnderWay is how many batches of a node's are under way at once, and
-	// maxUnderWay how many that have what goes together at most. The servers take 50
-	// for a stream, of all nodes.
+	// maxUnderWay how many where those that wait fill one. The servers take 50 for a
+	// stream, of all nodes.
 	fewUnderWay = 2
 	maxUnderWay = 8
 	// maxShared and sharedBytes bound what goes together.
@@ -74,9 +75,13 @@ func (l *Log) share(ctx context.Context, b *engine.Batch, deadline time.Time) (e
 	}
 	s.mu.Unlock()
 	l.goTogether(calls)
+	late := time.NewTimer(time.Until(deadline))
+	defer late.Stop()
 	select {
 	case r := <-c.result:
 		return r.receipt, r.err
+	case <-late.C:
+		return engine.Receipt{}, fmt.Errorf("%w: after %v it is not known whether the batch is stored, with those that it went with", engine.ErrUnavailable, l.opts.Timeout)
 	case <-ctx.Done():
 		return engine.Receipt{}, ctx.Err() // it goes on with the others
 	case <-l.done:
@@ -146,10 +151,11 @@ func (l *Log) publishTogether(calls []*call) {
 		return // which they know
 	}
 	all := &engine.Batch{}
+	deadline := calls[len(calls)-1].deadline // the others wait no longer than theirs
 	for _, c := range calls {
 		all.Messages = append(all.Messages, c.batch.Messages...)
 	}
-	r, err := l.publish(l.ctx, all, "", calls[0].deadline)
+	r, err := l.publish(l.ctx, all, "", deadline)
 	if len(calls) > 1 && (errors.Is(err, engine.ErrInvalid) || errors.Is(err, engine.ErrTooLarge)) {
 		for _, c := range calls { // whose fault it is
 			r, err := l.publish(l.ctx, c.batch, "", c.deadline)
