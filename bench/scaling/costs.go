@@ -125,7 +125,7 @@ func read(dir string) (*Costs, error) {
 	value, source = get(place{"opening", "halley", "", 1000, 0, "each"})
 	c.Stored = note(value, "on a node's disk for each message", 1, 0, "bytes", source)
 	c.Wire = note(wireBytes(), "to a client for each message", 1, 0, "bytes", "computed: an event of 200 bytes of data, TLS, TCP, IP and Ethernet")
-	c.Stall = note(10, "no message is taken once a log's leader was killed", 1, 0, "s", "twelve kills by script/cluster, which is not in the results: half took 7 s or less, the longest 10.2 (16 once, in another run)")
+	c.Stall = note(10, "no message is taken once a log's leader was killed", 1, 0, "s", "twelve kills by script/cluster, which is not in the results: half took 7 s or less, the longest 10.2 (13 and 16 in others)")
 	return c, missing
 }
 
