@@ -107,6 +107,19 @@ func TestDemo(t *testing.T) {
 		p.await(`document.querySelector("#here").textContent.includes("Maria")`)
 		other.navigate("about:blank")
 		p.await(`document.querySelector("#here").textContent === "You are alone here so far"`)
+
+		// A hundred are shown also where there is just one more.
+		s = serve(t)
+		for _, text := range numbers(101) {
+			s.publishText("demo/chat", text)
+		}
+		p.visitChat(s.url("/"), "Edmond")
+		p.await(`said("somebody", "100")`)
+		var shown int
+		p.eval(`return document.querySelectorAll("#messages li").length;`, &shown)
+		if shown != 100 {
+			t.Errorf("%d messages are shown of 101, want 100", shown)
+		}
 	})
 }
 

@@ -74,7 +74,7 @@ async function beginning() {
       if (response.ok) {
         const { more, cursor, messages } = await response.json();
         for (const { id } of messages) past.add(id);
-        return more ? cursor : 'earliest';
+        return more || messages.length > HISTORY ? cursor : 'earliest';
       }
     } catch {
       // The client says what is wrong.
