@@ -137,8 +137,11 @@ func TestReact(t *testing.T) {
 		}
 
 		// Another start begins anew, too.
-		p.eval(`page.change({ from: "now", keep: undefined });`, nil)
-		p.eval(`await page.until(() => page.list().length === 0);`, nil)
+		p.eval(`const asked = page.requests().length;
+			page.change({ from: "now", keep: undefined });
+			await page.until(() => page.list().length === 0);
+			// Then the client knows which moment that is.
+			await page.until(() => page.requests().slice(asked).includes("/comet/info"));`, nil)
 		p.eval(`await page.publish(803);`, nil)
 		p.shows(of(second, 803, 803)...)
 		p.eval(`page.change({ name: null });`, nil)

@@ -31,10 +31,7 @@ window.WebSocket = class extends WebSocket {
 
 const requests: string[] = [];
 const { fetch } = window;
-window.fetch = (...all) => {
-  requests.push(String(all[0]));
-  return fetch(...all);
-};
+window.fetch = (...all) => fetch(...all).finally(() => requests.push(String(all[0])));
 
 function Messages({ name, from, keep }: Settings): ReactNode {
   view = useChannel<number>(connection, name, { from, keep });
@@ -102,6 +99,7 @@ Object.assign(window, {
       sockets
         .filter(({ readyState }) => readyState < WebSocket.CLOSING)
         .map(({ url }) => new URL(url).searchParams.getAll('channel').join('+')),
+    /** The requests that have been answered. */
     requests: () => requests.map((url) => new URL(url).pathname),
     state: () => connection?.state,
     renders: () => renders,
