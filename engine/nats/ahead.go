@@ -34,7 +34,32 @@ type claims struct {
 type claim struct {
 	seq   uint64
 	known func()
+	since time.Time
 }
+
+// wait has known be called once: when the log has come to a position, when the
+// stream has told its end, or some seconds after others came, since nobody says
+// that he waits no more. It returns those whose time has come. The caller has the
+// lock, and calls them without.
+func (q *claims) wait(seq uint64, known func()) []claim {
+	now := time.Now()
+	var old []claim
+	if len(q.waiting) > 0 && now.Sub(q.waiting[0].since) > 2*waitTime {
+		n := slices.IndexFunc(q.waiting, func(c claim) bool { return now.Sub(c.since) <= waitTime })
+		if n < 0 {
+			n = len(q.waiting)
+		}
+		old = slices.Clone(q.waiting[:n])
+		q.waiting = slices.Delete(q.waiting, 0, n)
+	}
+	q.waiting = append(q.waiting, claim{seq, known, now})
+	q.some.Store(true)
+	return old
+}
+
+// waitTime is how long somebody waits at least before being told to ask again for
+// no reason.
+const waitTime = time.Second
 
 // tell has those ask again who wait for a position up to end.
 func (q *claims) tell(end uint64) {
@@ -78,28 +103,37 @@ const claimTime = time.Minute
 
 // Ahead implements engine.Follower.
 func (l *Log) Ahead(c engine.Cursor, known func()) bool {
-	ahead := l.isAhead(c, known)
-	if ahead {
-		l.claims.tell(l.End().Seq) // which may have moved meanwhile
+	if !l.isBeyond(c) {
+		return false
+	}
+	ahead, old := l.isAhead(c, known)
+	for _, o := range old {
+		o.known()
+	}
+	if ahead && !l.isBeyond(c) { // the log came there before it was waited for
+		l.claims.tell(c.Seq)
 	}
 	return ahead
 }
 
-func (l *Log) isAhead(c engine.Cursor, known func()) bool {
+// isBeyond tells whether a position lies beyond what this node has.
+func (l *Log) isBeyond(c engine.Cursor) bool {
 	end := l.End()
-	if c.Epoch != end.Epoch || c.Seq <= end.Seq {
-		return false
-	}
+	return c.Epoch == end.Epoch && c.Seq > end.Seq
+}
+
+// isAhead tells whether the stream may have a position, and if so waits for it.
+// It returns others that are to ask again.
+func (l *Log) isAhead(c engine.Cursor, known func()) (ahead bool, old []claim) {
 	q := &l.claims
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	proved := q.proved.epoch == c.Epoch && q.proved.number > q.arrivalOf(c.Seq).begun
 	if proved && c.Seq > q.proved.last {
-		return false
+		return false, nil
 	}
 	if known != nil {
-		q.waiting = append(q.waiting, claim{c.Seq, known})
-		q.some.Store(true)
+		old = q.wait(c.Seq, known)
 	}
 	if !proved && !q.proving && !l.isClosed() { // else the stream has it, and it will come
 		q.proving = true
@@ -107,7 +141,7 @@ func (l *Log) isAhead(c engine.Cursor, known func()) bool {
 		number := q.begun
 		l.pending.begin(func() { l.prove(number) })
 	}
-	return true
+	return true, old
 }
 
 // arrivalOf returns when somebody first came with a position.
