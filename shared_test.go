@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/halley-comet/halley"
-	"github.com/halley-comet/halley/engine/disk"
-	"github.com/halley-comet/halley/engine/nats"
 	"github.com/halley-comet/halley/internal/natstest"
 	"github.com/halley-comet/halley/internal/sharetest"
 )
@@ -59,14 +57,7 @@ func cluster(t *testing.T) (server *natstest.Server, nodes []*node, open func(ha
 	open = func(o halley.Options) *node {
 		t.Helper()
 		o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
-		log, err := nats.Open(t.Context(), t.TempDir(), nats.Options{
-			URL: server.URL, Replicas: 1, StreamBytes: 64 << 20, Logger: o.Logger, Replica: disk.Options{Limit: 64 << 20},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { log.Close() })
-		return newNode(t, log, o)
+		return newNode(t, sharetest.OpenNATS(t, server, o.Logger), o)
 	}
 	return server, []*node{open(halley.Options{}), open(halley.Options{})}, open
 }

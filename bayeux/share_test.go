@@ -13,9 +13,7 @@ import (
 
 	"github.com/halley-comet/halley"
 	"github.com/halley-comet/halley/bayeux"
-	"github.com/halley-comet/halley/engine/disk"
 	"github.com/halley-comet/halley/engine/memory"
-	"github.com/halley-comet/halley/engine/nats"
 	"github.com/halley-comet/halley/internal/natstest"
 	"github.com/halley-comet/halley/internal/sharetest"
 )
@@ -60,13 +58,7 @@ func newNATSCluster(t *testing.T, n int, ho halley.Options, bo bayeux.Options) [
 	ho.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	var all []*member
 	for range n {
-		log, err := nats.Open(t.Context(), t.TempDir(), nats.Options{
-			URL: server.URL, Replicas: 1, StreamBytes: 64 << 20, Logger: ho.Logger, Replica: disk.Options{Limit: 64 << 20},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { log.Close() })
+		log := sharetest.OpenNATS(t, server, ho.Logger)
 		all = append(all, &member{newWorldWith(t, log, ho, bo), func() { log.Close() }})
 	}
 	return all

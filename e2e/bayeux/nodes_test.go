@@ -7,9 +7,8 @@ import (
 	"time"
 
 	"github.com/halley-comet/halley/bayeux"
-	"github.com/halley-comet/halley/engine/disk"
-	"github.com/halley-comet/halley/engine/nats"
 	"github.com/halley-comet/halley/internal/natstest"
+	"github.com/halley-comet/halley/internal/sharetest"
 )
 
 // Clients go from node to node while messages come: one node is closed, one
@@ -21,13 +20,7 @@ func TestNodes(t *testing.T) {
 	var nodes []*server
 	for range 4 {
 		logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
-		log, err := nats.Open(t.Context(), t.TempDir(), nats.Options{
-			URL: nat.URL, Replicas: 1, StreamBytes: 64 << 20, Logger: logger, Replica: disk.Options{Limit: 64 << 20},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		nodes = append(nodes, serveOn(t, log, bayeux.Options{
+		nodes = append(nodes, serveOn(t, sharetest.OpenNATS(t, nat, logger), bayeux.Options{
 			Timeout: 700 * time.Millisecond, MaxInterval: time.Minute,
 			MaxSessionsPerBrowser: -1, // the CometD clients of a Node share their cookies
 		}))
