@@ -281,6 +281,27 @@ func (s *Session) took(c *connect, a *halley.PollAnswer) (queued []json.RawMessa
 	return queued
 }
 
+// cut leaves out of an answer what lies after the start of a subscription that
+// the poll did not know of yet: the next one brings both, in their order. mu is
+// held.
+func (s *Session) cut(a *halley.PollAnswer) {
+	if a.Gap {
+		return
+	}
+	end := a.Position
+	for i := range s.subs {
+		sub := &s.subs[i]
+		if sub.altered > a.Altered && !sub.replay && sub.from.Epoch == end.Epoch && sub.from.Seq < end.Seq {
+			end = sub.from
+		}
+	}
+	n := len(a.Of)
+	for n > 0 && a.Of[n-1].ID.Epoch == end.Epoch && a.Of[n-1].ID.Seq > end.Seq {
+		n--
+	}
+	a.Messages, a.Of, a.Position = a.Messages[:n], a.Of[:n], end
+}
+
 // had tells whether the client has had a message by a subscription that is
 // further than the one that it came by now. mu is held, and took has not been
 // called.
