@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +37,7 @@ type world struct {
 	handler *bayeux.Handler
 	mount   string
 	http    http.Client
+	streams atomic.Int32 // of the transport eventsource that are served
 }
 
 func newWorld(t *testing.T, ho halley.Options, bo bayeux.Options) *world {
@@ -62,10 +65,11 @@ func newWorldWith(t *testing.T, log halley.Engine, ho halley.Options, bo bayeux.
 	if err != nil {
 		t.Fatal(err)
 	}
+	world := &world{t: t, hub: hub, handler: handler}
 	mux := http.NewServeMux()
 	mux.Handle("/comet/", hub)
-	mux.Handle("/bayeux", handler)
-	mux.Handle("/bayeux/", handler)
+	mux.HandleFunc("/bayeux", world.serve)
+	mux.HandleFunc("/bayeux/", world.serve)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +84,16 @@ func newWorldWith(t *testing.T, log halley.Engine, ho halley.Options, bo bayeux.
 		_ = server.Close()
 		hub.Close()
 	})
-	return &world{t: t, hub: hub, handler: handler, mount: "http://" + l.Addr().String() + "/bayeux"}
+	world.mount = "http://" + l.Addr().String() + "/bayeux"
+	return world
+}
+
+func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Accept") == "text/event-stream" {
+		w.streams.Add(1)
+		defer w.streams.Add(-1)
+	}
+	w.handler.ServeHTTP(rw, r)
 }
 
 // fields are a message's.
@@ -1164,7 +1177,7 @@ func TestEventSourceCut(t *testing.T) {
 	w.publish("a", 8)
 	expect(8)
 	leave()
-	w.held(0)
+	w.noStreams()
 	// Long polling goes on where the stream was, and a stream where that was.
 	w.publish("a", 9)
 	if messages, _ := w.connect(id, ""); len(messages) == 0 || messages[len(messages)-1]["data"] != 9.0 {
@@ -1174,6 +1187,89 @@ func TestEventSourceCut(t *testing.T) {
 	open("")
 	w.publish("a", 10)
 	expect(10)
+}
+
+// noStreams waits until all streams are over.
+func (w *world) noStreams() {
+	w.t.Helper()
+	for end := time.Now().Add(10 * time.Second); w.streams.Load() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("%d streams are served", w.streams.Load())
+		}
+	}
+}
+
+// A slowStream is the response of a stream, of which each event waits until the
+// test takes it.
+type slowStream struct {
+	header http.Header
+	events chan string
+}
+
+func newSlowStream() *slowStream { return &slowStream{http.Header{}, make(chan string)} }
+
+func (s *slowStream) Header() http.Header               { return s.header }
+func (s *slowStream) WriteHeader(int)                   {}
+func (s *slowStream) Flush()                            {}
+func (s *slowStream) SetReadDeadline(time.Time) error   { return nil }
+func (s *slowStream) SetWriteDeadline(time.Time) error  { return nil }
+func (s *slowStream) Write(b []byte) (n int, err error) { s.events <- string(b); return len(b), nil }
+
+// A stream that its client has left, and that notices late, does not take the
+// session from what has come in its place.
+func TestEventSourceLate(t *testing.T) {
+	w := newWorld(t, halley.Options{}, bayeux.Options{})
+	id := w.handshake("")
+	w.subscribe(id, "/a")
+	open := func() (s *slowStream, ended chan struct{}) {
+		s, ended = newSlowStream(), make(chan struct{})
+		r := httptest.NewRequestWithContext(t.Context(), "GET", "/bayeux/"+id, nil)
+		r.Header.Set("Accept", "text/event-stream")
+		go func() {
+			defer close(ended)
+			w.handler.ServeHTTP(s, r)
+		}()
+		if first := <-s.events; !strings.HasPrefix(first, "retry:") {
+			t.Fatalf("a stream begins with %q", first)
+		}
+		return s, ended
+	}
+	left, ended := open()
+	w.held(1)
+	w.publish("a", 1)
+	w.held(0) // its answer is there, and on its way
+	next, over := open()
+	if event := <-next.events; !strings.Contains(event, `"data":1`) {
+		t.Errorf("the second stream has %q", event)
+	}
+	w.held(1)
+	if event := <-left.events; !strings.Contains(event, `"data":1`) {
+		t.Errorf("the first stream has %q", event)
+	}
+	<-ended
+	w.publish("a", 2)
+	select {
+	case event := <-next.events:
+		if !strings.Contains(event, `"data":2`) {
+			t.Errorf("the second stream has %q", event)
+		}
+	case <-over:
+		t.Error("the second stream was ended by the first")
+	}
+	// Nor from a connect.
+	w.held(1)
+	w.publish("a", 3)
+	w.held(0)
+	got := w.later(id, "")
+	w.held(1)
+	if event := <-next.events; !strings.Contains(event, `"data":3`) {
+		t.Errorf("the second stream has %q", event)
+	}
+	<-over
+	w.publish("a", 4)
+	if messages := <-got; messages[0]["data"] != 4.0 {
+		t.Errorf("the connect has %v", messages)
+	}
 }
 
 // Rights are those of the native protocol, and a client ID is one user's.

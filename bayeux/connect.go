@@ -25,7 +25,7 @@ type connect struct {
 	pause   time.Duration // that it tells the client
 	altered int           // calls of poll.Alter
 	stream  bool          // it has no reply of its own
-	first   bool          // of a stream
+	number  int           // its stream's; 0 if that is to begin
 	after   string        // what the client of a stream says that it had at last
 	at      string        // what a stream's client has with the answer
 	alone   bool          // it was the request's only message
@@ -66,6 +66,10 @@ func (s *Session) begin(r *http.Request, c *connect, timeout time.Duration, cont
 		}
 		return errEnded
 	}
+	if c.number != 0 && c.number != s.streaming { // it is late: the client has left the stream
+		s.handler.browserLeft(c)
+		return errReplaced
+	}
 	s.take(c, timeout, contentType)
 	return nil
 }
@@ -102,6 +106,12 @@ func (s *Session) take(c *connect, timeout time.Duration, contentType string) {
 		old.replaced, c.replaces = c, true
 		old.poll.Finish()
 	}
+	first := c.stream && c.number == 0
+	if first {
+		s.streams++
+		c.number = s.streams
+	}
+	s.streaming = c.number
 	switch {
 	case s.stale && !c.stream:
 		s.goOn(c)
@@ -112,7 +122,7 @@ func (s *Session) take(c *connect, timeout time.Duration, contentType string) {
 	case !c.stream:
 		s.settle(c)
 		s.stream = "" // its client has more by now, and may have no id to say so
-	case c.first:
+	case first:
 		s.resume(c.after)
 	default:
 		s.arrived()
@@ -130,7 +140,10 @@ func (s *Session) take(c *connect, timeout time.Duration, contentType string) {
 // limitCode is that of a problem of too many connections.
 const limitCode = "connection-limit"
 
-var errEnded = errors.New("the session has ended")
+var (
+	errEnded    = errors.New("the session has ended")
+	errReplaced = errors.New("another stream or connect has come")
+)
 
 // release notes that the connect is held no more. The session's mu is held.
 func (c *connect) release() {

@@ -35,7 +35,7 @@ func (h *Handler) open(body []byte, connection string) (*halley.Polls, *halley.C
 	if s.held != nil {
 		h.browserLeft(s.held) // this one takes its place
 	}
-	streams := timeout == 0 && s.held != nil && s.held.stream
+	streams := timeout == 0 && s.streaming != 0
 	if s.ended || streams || h.isIdle(s) || timeout > 0 && !h.browserHolds(c, s.browser) {
 		return nil, nil, nil
 	}

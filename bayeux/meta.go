@@ -313,7 +313,7 @@ func (x *exchange) doConnect(m *message) {
 	}
 	s.mu.Lock()
 	idle := h.isIdle(s)
-	streams := s.held != nil && s.held.stream
+	streams := s.streaming != 0
 	if s.held != nil {
 		h.browserLeft(s.held) // this one takes its place
 	}

@@ -50,7 +50,10 @@ type Session struct {
 	queue  []json.RawMessage        // replies of services, until they have arrived
 	sent   int                      // of queue, with the last reply
 	stream string                   // what the client had when its stream began; empty if there was none
-	held   *connect                 // what waits for messages, nil if nothing does
+	// streaming is the number of the stream that brings what is delivered, of all
+	// there were; 0 if none does.
+	streaming, streams int
+	held               *connect // what waits for messages, nil if nothing does
 	// asked counts the connects that asked to be answered at once, since one did
 	// not.
 	waits  bool // a connect has come that was to be held

@@ -71,11 +71,16 @@ func (h *Handler) serveEventSource(w http.ResponseWriter, r *http.Request) {
 	if !write("retry: 1000\r\n\r\n") {
 		return
 	}
-	after := r.Header.Get("Last-Event-ID")
-	for first := true; ; first = false {
-		c := &connect{m: &message{channel: "/meta/connect", timeout: -1}, stream: true, first: first, after: after, pause: h.options.Timeout}
+	after, number := r.Header.Get("Last-Event-ID"), 0
+	defer func() { s.endStream(number) }()
+	for {
+		c := &connect{
+			m:      &message{channel: "/meta/connect", timeout: -1},
+			stream: true, number: number, after: after, pause: h.options.Timeout,
+		}
 		p := newPart()
 		err := s.hold(p, r, client, c, h.options.Timeout)
+		number = c.number
 		if problem, ok := errors.AsType[*halley.Problem](err); ok && problem.Temporary() {
 			select {
 			case <-time.After(max(problem.RetryAfter, time.Second)):
@@ -101,6 +106,15 @@ func (h *Handler) serveEventSource(w http.ResponseWriter, r *http.Request) {
 			c.gone()
 			return
 		}
+	}
+}
+
+// endStream notes that a stream is over.
+func (s *Session) endStream(number int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.streaming == number {
+		s.streaming = 0
 	}
 }
 
