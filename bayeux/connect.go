@@ -206,7 +206,7 @@ func (c *connect) answer(a halley.PollAnswer) []byte {
 	case a.Err != nil:
 		r = c.failed(a.Err)
 	default:
-		s.cut(&a)
+		s.correct(c, &a)
 		if s.overlaps(&a) {
 			a.Messages, a.Of = s.unknown(&a)
 		}

@@ -11,10 +11,10 @@ import (
 	"github.com/halley-comet/halley/engine/memory"
 )
 
-// A channel that is subscribed to while a connect is held, which is answered
-// before it knows of the channel, has its messages in the log's order all the
-// same.
-func TestSubscribedLate(t *testing.T) {
+// A connect that is held is answered before it knows of a channel that was
+// subscribed to meanwhile, and of another that was unsubscribed. The first has its
+// messages in the log's order all the same, and nothing comes of the other.
+func TestAlteredLate(t *testing.T) {
 	log, err := memory.New(memory.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -54,12 +54,13 @@ func TestSubscribedLate(t *testing.T) {
 	if s == nil {
 		t.Fatal("there is no session")
 	}
-	subscribe := func(channel string) {
-		if a := send(`{"channel":"/meta/subscribe","clientId":"` + id + `","subscription":"` + channel + `"}`); !strings.Contains(a, `"successful":true`) {
+	do := func(what, channel string) {
+		if a := send(`{"channel":"/meta/` + what + `","clientId":"` + id + `","subscription":"` + channel + `"}`); !strings.Contains(a, `"successful":true`) {
 			t.Fatal(a)
 		}
 	}
-	subscribe("/a")
+	do("subscribe", "/a")
+	do("subscribe", "/gone")
 	request := httptest.NewRequest("POST", "/bayeux", nil)
 	held := func() *connect {
 		c := &connect{m: &message{channel: "/meta/connect", timeout: -1}}
@@ -69,21 +70,28 @@ func TestSubscribedLate(t *testing.T) {
 		return c
 	}
 	c := held()
+	do("unsubscribe", "/gone")
+	gone, goneText := publish("gone")
 	before, beforeText := publish("a")
-	subscribe("/b")
+	publish("b")
+	do("subscribe", "/b")
+	end := hub.End()
 	publish("b")
 	after, afterText := publish("a")
-	// The pump had come to the messages of a before it was told of b.
+	// The pump had come to all of them before it was told.
 	text := string(c.answer(halley.PollAnswer{
-		Messages: [][]byte{beforeText, afterText}, Of: []*halley.Message{before, after}, Position: after.ID,
+		Messages: [][]byte{goneText, beforeText, afterText}, Of: []*halley.Message{gone, before, after}, Position: after.ID,
 	}))
 	if n := strings.Count(text, "of a"); n != 1 {
 		t.Errorf("the first answer has %d messages of a, want what came before the subscription: %s", n, text)
 	}
+	if strings.Contains(text, "of gone") {
+		t.Errorf("the first answer has what was unsubscribed: %s", text)
+	}
 	p := held().poll
 	for i, name := range p.Channels {
-		if p.From[i] != before.ID {
-			t.Errorf("%s goes on after %v, want %v", name, p.From[i], before.ID)
+		if p.From[i] != end {
+			t.Errorf("%s goes on after %v, want %v", name, p.From[i], end)
 		}
 	}
 	if !slices.Equal(p.Channels, []string{"a", "b"}) {

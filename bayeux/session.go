@@ -284,25 +284,37 @@ func (s *Session) took(c *connect, a *halley.PollAnswer) (queued []json.RawMessa
 	return queued
 }
 
-// cut leaves out of an answer what lies after the start of a subscription that
-// the poll did not know of yet: the next one brings both, in their order. mu is
-// held.
-func (s *Session) cut(a *halley.PollAnswer) {
-	if a.Gap {
-		return
-	}
-	end := a.Position
+// correct makes an answer what it would be had the connect's poll known of all
+// changes of its channels. What lies after the start of a subscription that it did
+// not know is left to the next one, which has both in their order. mu is held.
+func (s *Session) correct(c *connect, a *halley.PollAnswer) {
+	late, end := a.Altered < c.altered, a.Position
 	for i := range s.subs {
 		sub := &s.subs[i]
-		if sub.altered > a.Altered && !sub.replay && sub.from.Epoch == end.Epoch && sub.from.Seq < end.Seq {
+		if sub.altered <= a.Altered {
+			continue
+		}
+		late = true
+		if !a.Gap && !sub.replay && sub.from.Epoch == end.Epoch && sub.from.Seq < end.Seq {
 			end = sub.from
 		}
 	}
-	n := len(a.Of)
-	for n > 0 && a.Of[n-1].ID.Epoch == end.Epoch && a.Of[n-1].ID.Seq > end.Seq {
-		n--
+	if !late {
+		return
 	}
-	a.Messages, a.Of, a.Position = a.Messages[:n], a.Of[:n], end
+	var messages [][]byte
+	var of []*halley.Message
+	for i, m := range a.Of {
+		if m.ID.Epoch == end.Epoch && m.ID.Seq > end.Seq {
+			break
+		}
+		if slices.ContainsFunc(s.subs, func(sub subscription) bool {
+			return sub.altered <= a.Altered && engine.Match(sub.name, m.Channel)
+		}) {
+			messages, of = append(messages, a.Messages[i]), append(of, m)
+		}
+	}
+	a.Messages, a.Of, a.Position = messages, of, end
 }
 
 // had tells whether the client has had a message by a subscription that is
