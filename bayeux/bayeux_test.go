@@ -379,8 +379,13 @@ func TestSubscribeWhileHeld(t *testing.T) {
 			w.subscribe(id, "/new")
 			w.publish("gone", 1)
 			w.publish("new", 2)
-			messages := (<-got)[:1]
-			if !same(data(messages), []any{2}) {
+			replies := <-got
+			messages := data(replies[:len(replies)-1])
+			if len(messages) == 0 { // it had come to what is gone before it was told
+				more, _ := w.connect(id, "")
+				messages = data(more)
+			}
+			if !same(messages, []any{2}) {
 				t.Errorf("delivered %v", messages)
 			}
 		})
