@@ -272,7 +272,7 @@ func (h *Handler) write(ctx context.Context, s *Session) error {
 				rec.version = 0
 				continue
 			case err == nil:
-				if r := unseal(rec.secret, there); r == nil || r.Node != h.shared.node {
+				if r := unseal(rec.secret, there); r == nil || r.Node != h.shared.node || h.tookBack(s) {
 					return errTaken
 				}
 				rec.version = version
@@ -282,6 +282,20 @@ func (h *Handler) write(ctx context.Context, s *Session) error {
 		rec.due.Store(time.Now().Add(recordEvery).UnixNano())
 		return err
 	}
+}
+
+// tookBack tells whether this node has given a session up, and has it again, or is
+// about to: then the record is that one's.
+func (h *Handler) tookBack(s *Session) bool {
+	s.mu.Lock()
+	moved := s.moved
+	s.mu.Unlock()
+	if !moved {
+		return false
+	}
+	h.shared.mu.Lock()
+	defer h.shared.mu.Unlock()
+	return h.shared.taking[s.id] != nil || h.byKey(s.recorded.key) != nil
 }
 
 // changed has a session's record be written soon. It is for what the client does
@@ -522,7 +536,7 @@ func (h *Handler) lookup(ctx context.Context, x *exchange, id string, take bool)
 		if !take {
 			return h.restore(id, r, client), nil
 		}
-		if r.Node != "" && r.Node != sh.node {
+		if r.Node != "" {
 			if r, version, err = h.ask(ctx, key, secret, r, version); err != nil {
 				return nil, err
 			}
@@ -560,7 +574,7 @@ func (x *exchange) clientOf(r *record) (*halley.Client, error) {
 
 // ask has the node that holds a session give it up, and returns the record that
 // it leaves. From one that does not answer the session is taken as it was
-// recorded.
+// recorded. Where this node is the holder, it is about to write that it is not.
 func (h *Handler) ask(ctx context.Context, key string, secret []byte, r *record, version uint64) (*record, uint64, error) {
 	sh, holder := h.shared, r.Node
 	sh.mu.Lock()
@@ -569,7 +583,14 @@ func (h *Handler) ask(ctx context.Context, key string, secret []byte, r *record,
 	if silent {
 		return r, version, nil
 	}
-	if _, err := sh.moves.Put(ctx, key, []byte(sh.node)); err != nil {
+	put := func() error {
+		if holder == sh.node {
+			return nil
+		}
+		_, err := sh.moves.Put(ctx, key, []byte(sh.node))
+		return err
+	}
+	if err := put(); err != nil {
 		return nil, 0, err
 	}
 	for wait := 5 * time.Millisecond; wait < time.Second/2; wait *= 2 {
@@ -591,10 +612,15 @@ func (h *Handler) ask(ctx context.Context, key string, secret []byte, r *record,
 		if version = now; r.Node != holder {
 			return r, version, nil // free, or a third one's, which comes first
 		}
+		if err := put(); err != nil { // it gave the session up, and has got it back
+			return nil, 0, err
+		}
 	}
-	sh.mu.Lock()
-	sh.silent[holder] = time.Now().Add(silentTime)
-	sh.mu.Unlock()
+	if holder != sh.node {
+		sh.mu.Lock()
+		sh.silent[holder] = time.Now().Add(silentTime)
+		sh.mu.Unlock()
+	}
 	return r, version, nil
 }
 

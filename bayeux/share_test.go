@@ -298,6 +298,7 @@ func TestHeldElsewhere(t *testing.T) {
 	}
 	held := make(chan reply, 1)
 	hold := func() {
+		a.held(0) // the one before may still be counted
 		go func() {
 			m, err := a.try(t.Context(), connectBody(id, ""))
 			held <- reply{m, err}
@@ -327,6 +328,32 @@ func TestHeldElsewhere(t *testing.T) {
 	b.publish("b", 1)
 	if r := <-held; r.err != nil || !same(data(r.messages[:1]), []any{1}) {
 		t.Errorf("back at the first: %v", r)
+	}
+}
+
+// A client connects at one node while another takes its session over: one of them
+// has it then, with all that was subscribed.
+func TestBackAtOnce(t *testing.T) {
+	nodes, _ := newCluster(t, 2, halley.Options{}, bayeux.Options{Timeout: 100 * time.Millisecond})
+	a, b := nodes[0], nodes[1]
+	id := a.handshake("")
+	a.subscribe(id, "/a")
+	a.connect(id, now)
+	for i := range 40 {
+		channel := fmt.Sprint("c", i)
+		first := a.later(id, "")
+		b.subscribe(id, "/"+channel)
+		replies := <-first
+		second := a.later(id, "")
+		b.publish(channel, i)
+		replies = append(replies, <-second...)
+		messages, _ := a.connect(id, now) // if it was published after that was answered
+		if !strings.Contains(fmt.Sprint(append(replies, messages...)), fmt.Sprintf("channel:/%s data:%d]", channel, i)) {
+			t.Fatalf("round %d: the client has %v and %v; %d sessions at its node, %d at the other", i, replies, messages, a.handler.Sessions(), b.handler.Sessions())
+		}
+	}
+	if n := a.handler.Sessions() + b.handler.Sessions(); n != 1 {
+		t.Errorf("the nodes have %d sessions, want 1", n)
 	}
 }
 
