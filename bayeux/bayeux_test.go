@@ -408,9 +408,21 @@ func (w *world) later(id, more string) <-chan []fields {
 // held waits until so many connects are held.
 func (w *world) held(n int) {
 	w.t.Helper()
-	for end := time.Now().Add(10 * time.Second); w.hub.Connections() != n; time.Sleep(time.Millisecond) {
+	w.await("connects that are held", n, w.hub.Connections)
+}
+
+// noStreams waits until all streams are over.
+func (w *world) noStreams() {
+	w.t.Helper()
+	w.await("streams", 0, func() int { return int(w.streams.Load()) })
+}
+
+// await waits until there are so many of something, which nothing tells of.
+func (w *world) await(what string, want int, count func() int) {
+	w.t.Helper()
+	for end := time.Now().Add(10 * time.Second); count() != want; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			w.t.Fatalf("%d are held, want %d", w.hub.Connections(), n)
+			w.t.Fatalf("%s: %d, want %d", what, count(), want)
 		}
 	}
 }
@@ -1192,16 +1204,6 @@ func TestEventSourceCut(t *testing.T) {
 	open("")
 	w.publish("a", 10)
 	expect(10)
-}
-
-// noStreams waits until all streams are over.
-func (w *world) noStreams() {
-	w.t.Helper()
-	for end := time.Now().Add(10 * time.Second); w.streams.Load() > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			w.t.Fatalf("%d streams are served", w.streams.Load())
-		}
-	}
 }
 
 // A slowStream is the response of a stream, of which each event waits until the
