@@ -28,8 +28,8 @@
 // One goroutine, the writer, does all writing: it gathers what publishers have
 // queued into one batch, hands it to Pebble, and between batches removes what
 // retention says, some at a time. Another waits until a batch is synced, makes
-// it visible and answers; for a replica the writer does that itself. Pebble has goroutines of its own for flushing and
-// compaction. Close ends them all.
+// it visible and answers; for a replica the writer does that itself. Pebble has
+// goroutines of its own for flushing and compaction. Close ends them all.
 //
 // # Layout
 //

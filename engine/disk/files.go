@@ -25,8 +25,9 @@ import (
 // With Never, the write-ahead log is not synced while it is written. A commit
 // without sync would leave the batch in a buffer of this process, and a killed
 // process would lose it; a commit with sync on such a file returns when the
-// operating system has it. A replica does that once a second. A log that is complete is synced, since Pebble takes
-// one that is torn for damage where another follows.
+// operating system has it. A replica does that once a second. A log that is
+// complete is synced, since Pebble takes one that is torn for damage where another
+// follows.
 type files struct {
 	vfs.FS
 	log *Log
